@@ -1,0 +1,400 @@
+"""The records everything else speaks in: problems, solutions with step spans, annotations with step labels.
+
+What a label means, everywhere: +1 correct and moves on; 0 correct but adds nothing (restates, repeats, stalls);
+-1 wrong, or impossible to verify; None not judged. A step is judged given the steps before it as written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, get_args
+
+from prm_kit.errors import InputError, unknown_name
+
+Span = tuple[int, int]
+LabelValue = Literal[-1, 0, 1]
+RaterKind = Literal["human", "judge", "rule", "rollout", "prm", "construction", "import", "merged", "simulated"]
+
+LABEL_VALUES: tuple[LabelValue, ...] = (-1, 0, 1)
+"""The label values in class order: class id = position in this tuple. Shares and probabilities use it too."""
+
+RATER_KINDS: tuple[str, ...] = get_args(RaterKind)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task text with its reference answer.
+
+    Attributes:
+        text: What a policy is asked.
+        reference_answer: The right final answer, or None where none is known.
+        meta: Where it comes from (source, split, row); JSON values only.
+    """
+
+    text: str
+    reference_answer: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A problem's worked answer: the completion verbatim and the spans of its steps.
+
+    Attributes:
+        problem: The problem's text.
+        completion: Verbatim text that a model (or a person) returned.
+        spans: Per step (start, end) as character offsets into `completion`, in order, never empty or overlapping.
+        final_answer: The answer that the completion states, or None where none was found.
+        reference_answer: The right answer, or None. Not part of the id: correcting it orphans no label.
+        is_correct: Whether the final answer is right as the source or a checker says; None unknown.
+        generator: The model or person that wrote the completion.
+        source: The data set it comes from.
+        licence: The licence it comes under.
+        meta: Provenance that has no field of its own; JSON values only. Keys used across the project: `row_id`
+            (id in the source), `split`, `subset`, `parent` (id of the trunk solution of a branch), `branch_step`
+            (index of the first step at which a branch leaves its parent).
+    """
+
+    problem: str
+    completion: str
+    spans: tuple[Span, ...]
+    final_answer: str | None = None
+    reference_answer: str | None = None
+    is_correct: bool | None = None
+    generator: str | None = None
+    source: str = ""
+    licence: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("problem", "completion"):
+            check_text(name, getattr(self, name))
+        check_spans(self.spans, self.completion)
+
+    @cached_property
+    def id(self) -> str:
+        """Content address: 32 hex digits over problem, completion and spans. A re-split is another solution."""
+        return solution_id(self.problem, self.completion, self.spans)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps' texts."""
+        return tuple(self.completion[start:end] for start, end in self.spans)
+
+    @classmethod
+    def from_steps(
+        cls,
+        problem: str,
+        steps: Sequence[str],
+        separator: str = "\n\n",
+        **fields: Any,
+    ) -> Solution:
+        """Join `steps` into a completion. The spans come from the joining, so no text is searched for."""
+        completion, spans = join_steps(steps, separator)
+        return cls(problem, completion, spans, **fields)
+
+
+@dataclass(frozen=True)
+class Rater:
+    """Whoever labels. `version` is whatever changes the labels: a prompt hash, a rule version, a checkpoint."""
+
+    kind: RaterKind
+    name: str
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in RATER_KINDS:
+            raise unknown_name("rater kind", self.kind, RATER_KINDS)
+        if not self.name:
+            raise InputError(f"a {self.kind} rater needs a name")
+
+
+@dataclass(frozen=True)
+class StepLabel:
+    """One rater's value of one step.
+
+    Attributes:
+        step: 0-based index.
+        value: -1, 0, +1, or None not judged.
+        step_hash: Hash of the step's text, so that a label can never drift to another text.
+        shares: Vote or rollout shares per class in the order (-1, 0, +1), summing to 1. A Monte-Carlo value v is
+            (1 - v, 0, v). Soft labels live here and never in `value`.
+        count: How many votes or rollouts the shares come from.
+        stderr: Standard error of the share of +1.
+        comment: What the rater wrote about this step.
+        sources: For a merged label, the ids of the annotations it was made from.
+    """
+
+    step: int
+    value: LabelValue | None
+    step_hash: str
+    shares: tuple[float, float, float] | None = None
+    count: int | None = None
+    stderr: float | None = None
+    comment: str | None = None
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.value is not None and (self.value not in LABEL_VALUES or isinstance(self.value, bool)):
+            raise InputError(f"step {self.step}: label {self.value!r} is not -1, 0, 1 or null")
+        if self.shares is not None and not (
+            len(self.shares) == 3
+            and all(0.0 <= share <= 1.0 for share in self.shares)
+            and abs(sum(self.shares) - 1.0) < 1e-6
+        ):
+            raise InputError(f"step {self.step}: shares {self.shares!r} are not three numbers in [0, 1] summing to 1")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One rater's pass over one solution.
+
+    Attributes:
+        solution_id: The solution that was judged.
+        rater: Who judged.
+        labels: At most one label a step, in step order; a step without one is not judged.
+        time: ISO 8601 in UTC, or "" where the source has none.
+        flags: Words such as "bad_problem", "wrong_reference", "not_sure", "quality_control".
+        lead_time: Seconds spent, or None.
+        comment: On the solution as a whole.
+        meta: Provenance that has no field of its own; JSON values only.
+    """
+
+    solution_id: str
+    rater: Rater
+    labels: tuple[StepLabel, ...]
+    time: str = ""
+    flags: tuple[str, ...] = ()
+    lead_time: float | None = None
+    comment: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        steps = [label.step for label in self.labels]
+        if any(b <= a for a, b in zip(steps, steps[1:], strict=False)) or (steps and steps[0] < 0):
+            raise InputError(f"annotation of {self.solution_id}: step indices {steps} are not increasing from 0")
+
+    @cached_property
+    def id(self) -> str:
+        """Content address: the same pass written twice is one annotation."""
+        return _digest(json.dumps(annotation_to_json(self), sort_keys=True, ensure_ascii=False))
+
+    @property
+    def first_error(self) -> int | None:
+        """Index of the first step labelled -1, None if none."""
+        return next((label.step for label in self.labels if label.value == -1), None)
+
+    def values(self, n_steps: int) -> tuple[LabelValue | None, ...]:
+        """One value a step; None where the rater said nothing."""
+        by_step = {label.step: label.value for label in self.labels}
+        return tuple(by_step.get(step) for step in range(n_steps))
+
+    @classmethod
+    def of(
+        cls,
+        solution: Solution,
+        rater: Rater,
+        values: Sequence[LabelValue | None],
+        **fields: Any,
+    ) -> Annotation:
+        """Annotate `solution` with one value per step (None: not judged, no label is stored).
+
+        Raises:
+            InputError: The number of values differs from the number of steps.
+        """
+        if len(values) != len(solution.spans):
+            raise InputError(f"solution {solution.id}: {len(values)} labels for {len(solution.spans)} steps")
+        labels = tuple(
+            StepLabel(step, value, step_hash(text))
+            for step, (value, text) in enumerate(zip(values, solution.steps, strict=True))
+            if value is not None
+        )
+        return cls(solution.id, rater, labels, **fields)
+
+
+class Labelled(NamedTuple):
+    """A solution together with one annotation of it: the unit that training and evaluation read."""
+
+    solution: Solution
+    annotation: Annotation
+
+
+def join_steps(steps: Sequence[str], separator: str) -> tuple[str, tuple[Span, ...]]:
+    """Join steps with a separator; return the text and the span of each step.
+
+    Raises:
+        InputError: A step is empty or whitespace only.
+    """
+    spans: list[Span] = []
+    position = 0
+    for index, step in enumerate(steps):
+        if not step.strip():
+            raise InputError(f"step {index} is empty")
+        spans.append((position, position + len(step)))
+        position += len(step) + len(separator)
+    return separator.join(steps), tuple(spans)
+
+
+def solution_id(problem: str, completion: str, spans: Iterable[Span]) -> str:
+    """Return the content address of a solution. Lengths are written down, so no two texts run together."""
+    where = ",".join(f"{start}-{end}" for start, end in spans)
+    return _digest(f"{len(problem)}:{problem}{len(completion)}:{completion}{where}")
+
+
+def step_hash(text: str) -> str:
+    """Hash of one step's text."""
+    return _digest(text)
+
+
+def check_text(name: str, text: str) -> None:
+    """Refuse text that cannot be stored as it is.
+
+    Raises:
+        InputError: Not a string, or it holds a NUL or a lone surrogate.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{name} is {type(text).__name__}, not text")
+    if "\x00" in text:
+        raise InputError(f"{name} holds a NUL character at offset {text.index(chr(0))}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} holds a lone surrogate at offset {error.start}") from None
+
+
+def check_spans(spans: Sequence[Span], completion: str) -> None:
+    """Refuse spans that are out of order, out of the text, overlapping, or blank.
+
+    Raises:
+        InputError: Naming the step and its span.
+    """
+    previous = 0
+    for index, (start, end) in enumerate(spans):
+        if not previous <= start < end <= len(completion):
+            raise InputError(
+                f"span {index} ({start}, {end}) is empty, out of order or beyond the {len(completion)} characters"
+            )
+        if not completion[start:end].strip():
+            raise InputError(f"step {index} is whitespace only")
+        previous = end
+
+
+def solution_to_json(solution: Solution) -> dict[str, Any]:
+    """One JSON object per solution: the project's own JSONL form. `id` is written for readers and checked on reading."""
+    return {
+        "id": solution.id,
+        "problem": solution.problem,
+        "completion": solution.completion,
+        "spans": [list(span) for span in solution.spans],
+        "final_answer": solution.final_answer,
+        "reference_answer": solution.reference_answer,
+        "is_correct": solution.is_correct,
+        "generator": solution.generator,
+        "source": solution.source,
+        "licence": solution.licence,
+        "meta": dict(solution.meta),
+    }
+
+
+def solution_from_json(row: Mapping[str, Any]) -> Solution:
+    """Read what `solution_to_json` wrote.
+
+    Raises:
+        InputError: A field is missing or wrong, or the id does not fit the content.
+    """
+    fields = {key: row[key] for key in _SOLUTION_FIELDS if key in row}
+    missing = [key for key in ("problem", "completion", "spans") if key not in fields]
+    if missing:
+        raise InputError(f"solution lacks {', '.join(missing)}")
+    spans = tuple((int(start), int(end)) for start, end in fields.pop("spans"))
+    solution = Solution(spans=spans, **fields)
+    if "id" in row and row["id"] != solution.id:
+        raise InputError(f"solution id {row['id']} does not fit its content ({solution.id})")
+    return solution
+
+
+def annotation_to_json(annotation: Annotation) -> dict[str, Any]:
+    """One JSON object per annotation: the project's own JSONL form."""
+    return {
+        "solution_id": annotation.solution_id,
+        "rater": {
+            "kind": annotation.rater.kind,
+            "name": annotation.rater.name,
+            "version": annotation.rater.version,
+        },
+        "labels": [
+            {key: value for key, value in _label_fields(label).items() if value not in (None, ())}
+            | {"value": label.value}
+            for label in annotation.labels
+        ],
+        "time": annotation.time,
+        "flags": list(annotation.flags),
+        "lead_time": annotation.lead_time,
+        "comment": annotation.comment,
+        "meta": dict(annotation.meta),
+    }
+
+
+def annotation_from_json(row: Mapping[str, Any]) -> Annotation:
+    """Read what `annotation_to_json` wrote.
+
+    Raises:
+        InputError: A field is missing or wrong.
+    """
+    try:
+        labels = tuple(
+            StepLabel(
+                **{
+                    **label,
+                    "shares": tuple(label["shares"]) if label.get("shares") else None,
+                    "sources": tuple(label.get("sources", ())),
+                }
+            )
+            for label in row["labels"]
+        )
+        return Annotation(
+            solution_id=row["solution_id"],
+            rater=Rater(**row["rater"]),
+            labels=labels,
+            time=row.get("time", ""),
+            flags=tuple(row.get("flags", ())),
+            lead_time=row.get("lead_time"),
+            comment=row.get("comment"),
+            meta=row.get("meta", {}),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"annotation is malformed: {error}") from None
+
+
+_SOLUTION_FIELDS = (
+    "problem",
+    "completion",
+    "spans",
+    "final_answer",
+    "reference_answer",
+    "is_correct",
+    "generator",
+    "source",
+    "licence",
+    "meta",
+)
+
+
+def _label_fields(label: StepLabel) -> dict[str, Any]:
+    return {
+        "step": label.step,
+        "step_hash": label.step_hash,
+        "shares": list(label.shares) if label.shares else None,
+        "count": label.count,
+        "stderr": label.stderr,
+        "comment": label.comment,
+        "sources": list(label.sources) or None,
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
