@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, get_args
 
 from prm_kit.errors import InputError, unknown_name
@@ -175,7 +176,7 @@ class Annotation:
 
     def __post_init__(self) -> None:
         steps = [label.step for label in self.labels]
-        if any(b <= a for a, b in zip(steps, steps[1:], strict=False)) or (steps and steps[0] < 0):
+        if any(b <= a for a, b in pairwise(steps)) or (steps and steps[0] < 0):
             raise InputError(f"annotation of {self.solution_id}: step indices {steps} are not increasing from 0")
 
     @cached_property
@@ -284,7 +285,7 @@ def check_spans(spans: Sequence[Span], completion: str) -> None:
 
 
 def solution_to_json(solution: Solution) -> dict[str, Any]:
-    """One JSON object per solution: the project's own JSONL form. `id` is written for readers and checked on reading."""
+    """One JSON object per solution: the project's own JSONL form. The id is written, and checked on reading."""
     return {
         "id": solution.id,
         "problem": solution.problem,
