@@ -23,6 +23,10 @@ RaterKind = Literal["human", "judge", "rule", "rollout", "prm", "construction", 
 LABEL_VALUES: tuple[LabelValue, ...] = (-1, 0, 1)
 """The label values in class order: class id = position in this tuple. Shares and probabilities use it too."""
 
+NeutralPolicy = Literal["keep", "positive", "negative", "drop", "half"]
+"""What becomes of label 0 where only two classes fit: it stays, goes to +1, goes to -1, is left out, or goes to both in
+equal halves. Never chosen silently."""
+
 RATER_KINDS: tuple[str, ...] = get_args(RaterKind)
 
 
@@ -181,8 +185,11 @@ class Annotation:
 
     @cached_property
     def id(self) -> str:
-        """Content address: the same pass written twice is one annotation."""
-        return _digest(json.dumps(annotation_to_json(self), sort_keys=True, ensure_ascii=False))
+        """Content address: the same pass written twice is one annotation.
+
+        The step hashes are left out: the solution's id already fixes every step's text.
+        """
+        return _digest(annotation_text(self))
 
     @property
     def first_error(self) -> int | None:
@@ -282,6 +289,32 @@ def check_spans(spans: Sequence[Span], completion: str) -> None:
         if not completion[start:end].strip():
             raise InputError(f"step {index} is whitespace only")
         previous = end
+
+
+def check_annotation(solution: Solution, annotation: Annotation) -> None:
+    """Refuse an annotation that does not fit the solution it is about.
+
+    Raises:
+        InputError: It is about another solution, labels a step that is not there, or a step hash does not fit.
+    """
+    if annotation.solution_id != solution.id:
+        raise InputError(f"annotation {annotation.id} is about solution {annotation.solution_id}, not {solution.id}")
+    steps = solution.steps
+    for label in annotation.labels:
+        if label.step >= len(steps):
+            raise InputError(f"solution {solution.id}: label of step {label.step}, but it has {len(steps)} steps")
+        if label.step_hash != step_hash(steps[label.step]):
+            raise InputError(
+                f"solution {solution.id}, step {label.step}: the label was made for another text "
+                f"(step hash {label.step_hash!r}, the text's is {step_hash(steps[label.step])!r})"
+            )
+
+
+def annotation_text(annotation: Annotation) -> str:
+    """What `Annotation.id` is the hash of: its JSON form with sorted keys, without the step hashes."""
+    row = annotation_to_json(annotation)
+    labels = [{key: value for key, value in label.items() if key != "step_hash"} for label in row["labels"]]
+    return json.dumps(row | {"labels": labels}, sort_keys=True, ensure_ascii=False)
 
 
 def solution_to_json(solution: Solution) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""From the sources of a recipe (or the arguments of a verb) to labelled solutions: import, filter, hold out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.recipe import Source
+from prm_kit.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from prm_kit.records import Labelled, Solution
+
+
+def source_files(source: Source, root: Path | None) -> list[str]:
+    """Resolve the paths of a source: globs below `root`, hub ids as they are.
+
+    Raises:
+        UsageError: A path or glob matches nothing.
+    """
+    found: list[str] = []
+    for pattern in source.paths:
+        if pattern.startswith("hf://"):
+            found.append(pattern)
+            continue
+        base = Path(pattern).expanduser()
+        if not base.is_absolute():
+            base = (root or Path()) / base
+        matches = sorted(base.parent.glob(base.name)) if any(c in base.name for c in "*?[") else [base]
+        if not matches or not matches[0].exists():
+            raise UsageError(f"{base}: no such file; set `root=DIR` (or the source's `paths`) to where the data lies")
+        found += [str(path) for path in matches]
+    return found
+
+
+def is_snapshot(path: str | Path) -> bool:
+    """Whether the path is a directory that `prm-kit import` made."""
+    return (Path(path) / "manifest.json").is_file()
+
+
+def labelled_solutions(
+    snapshots: Sequence[Path], ledger: Path | None = None, rater_kinds: Sequence[str] = ()
+) -> list[Labelled]:
+    """Every annotation that labels at least one step, with its solution, from snapshots and a ledger.
+
+    Raises:
+        InputError: There is none.
+    """
+    from prm_kit.ledger import Ledger
+    from prm_kit.snapshot import Snapshot
+    from prm_kit.view import View
+
+    view = View([Snapshot.open(path) for path in snapshots], Ledger(ledger) if ledger else None)
+    found = [pair for pair in view.labelled(rater_kinds=list(rater_kinds) or None) if pair.annotation.labels]
+    if not found:
+        kinds = f" by raters of kind {', '.join(rater_kinds)}" if rater_kinds else ""
+        raise InputError(f"no labelled solution{kinds} in {', '.join(map(str, snapshots))}")
+    return found
+
+
+def solutions(snapshots: Iterable[Path]) -> Iterable[Solution]:
+    """Every solution of the snapshots."""
+    from prm_kit.snapshot import Snapshot
+
+    for path in snapshots:
+        yield from Snapshot.open(path).iter_solutions()
+
+
+def snapshots_of(inputs: Sequence[Path], imported: Path, progress: Callable[..., None] | None) -> list[Path]:
+    """Snapshot directories as they are; other files imported (format told from the first row) below `imported`."""
+    found = []
+    for path in inputs:
+        if is_snapshot(path):
+            found.append(path)
+            continue
+        target = imported / path.name
+        import_source(Source(paths=[str(path)]), None, target, progress)
+        found.append(target)
+    return found
+
+
+def hold_out(rows: Sequence[Labelled], fraction: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:
+    """Split by problem into (rest, held out): the same problem is never on both sides.
+
+    Raises:
+        InputError: One side is empty.
+    """
+    from prm_kit.view import split_by_problem
+
+    parts = split_by_problem(rows, {"rest": 1 - fraction, "held_out": fraction}, seed)
+    if not parts["rest"] or not parts["held_out"]:
+        raise InputError(f"holding out {fraction:.0%} of the problems leaves one side empty; give development data")
+    return parts["rest"], parts["held_out"]
+
+
+def without_problems_of(rows: Sequence[Labelled], evaluation: Sequence[Labelled]) -> tuple[list[Labelled], int]:
+    """Remove rows whose problem is also evaluated on; return the rest and the number removed.
+
+    Problems are the same when their texts are equal after folding case and white space.
+    """
+    seen = {problem_key(pair.solution.problem) for pair in evaluation}
+    kept = [pair for pair in rows if problem_key(pair.solution.problem) not in seen]
+    return kept, len(rows) - len(kept)
+
+
+def problem_key(problem: str) -> str:
+    """A problem's text with case and white space folded."""
+    return " ".join(problem.casefold().split())
+
+
+def import_source(source: Source, root: Path | None, out: Path, progress: Callable[..., None] | None) -> dict[str, Any]:
+    """Import a source into the snapshot directory `out`; return the counts."""
+    from prm_kit.importing import import_data
+
+    return import_data(
+        source.format,
+        source_files(source, root),
+        out,
+        options=source.options,
+        max_reject_share=source.max_reject_share,
+        limit=source.limit,
+        progress=progress,
+    )

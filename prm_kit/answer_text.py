@@ -1,0 +1,90 @@
+r"""Find the final answer that a completion states: \boxed{}, "#### 42", "The answer is: 42", "答案是 42"."""
+
+from __future__ import annotations
+
+import re
+
+from prm_kit.quantities import strip_delimiters
+
+_THINK = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
+_THINK_END = re.compile(r"</think(?:ing)?>")
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*(\{|(?=[^\s{]))")
+_STATED = re.compile(
+    r"""####[ \t]*(?P<hashes>[^\n]+)
+    |answer[ ]*\**[ ]*(?:\bis\b[ ]*(?!not\b)(?:that\b)?[ ]*|(?=[:：=]))
+        \**[:：=]?\**[ ]*(?P<english>[^\s:：][^\n]*)
+    |^[ \t]*\**A\**[ ]*[:：][ ]*(?P<letter>[^\n]+)
+    |答案(?:应该|就)?(?:是|为|[:：])[ ]*[:：]?[ ]*(?P<chinese>[^\n]+)""",
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+_SENTENCE_END = re.compile(r"(?<=[^\s.])\.(?=\s+[A-Z\"'(\\$]|\s*$)|[。；]|(?<=\w)[!?](?=\s|$)|\s<\|")
+_INLINE_MATH = re.compile(r"\$([^$\n]+)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]")
+
+
+def extract_final_answer(completion: str) -> str | None:
+    r"""The last final answer that the text states, or None: an answer is never guessed from a last "= X".
+
+    Precedence: \boxed{} before spoken forms; the last of a kind; outside of `<think>` sections before inside.
+    Math delimiters and closing punctuation are taken off, units stay.
+    """
+    outside = _outside_think(completion)
+    found = _answer_in(outside)
+    if found is None and outside != completion:
+        found = _answer_in(completion)
+    return found
+
+
+def _outside_think(text: str) -> str:
+    text = _THINK.sub("\n", text)
+    ends = [match.end() for match in _THINK_END.finditer(text)]
+    return text[ends[-1] :] if ends else text  # an end without a start: the chat template had opened the section
+
+
+def _answer_in(text: str) -> str | None:
+    boxed = _last_boxed(text)
+    if boxed is not None:
+        return boxed
+    last: str | None = None
+    for match in _STATED.finditer(text):
+        if match["letter"] and text[match.end() :].strip():
+            continue  # "A: ..." in the middle is an option of a list, not an answer
+        stated = _cleaned(next(group for group in match.groups() if group is not None))
+        last = stated or last
+    return last
+
+
+def _last_boxed(text: str) -> str | None:
+    for match in reversed(list(_BOXED.finditer(text))):
+        inner = _balanced(text, match.end()) if match[1] else text[match.end()]
+        inner = strip_delimiters(inner).rstrip(".,;") if inner else None
+        if inner:
+            return inner
+    return None
+
+
+def _balanced(text: str, start: int) -> str | None:
+    """Text from `start` up to the brace that closes the one before it; None if none does (a cut-off completion)."""
+    depth = 1
+    position = start
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 1
+        elif character == "{":
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if depth == 0:
+                return text[start:position]
+        position += 1
+    return None
+
+
+def _cleaned(text: str) -> str:
+    text = text.strip().removeprefix("**")
+    end = _SENTENCE_END.search(text)
+    if end and end.start() > 0:
+        text = text[: end.start()]
+    text = strip_delimiters(text.strip().strip("*").strip())
+    text = _INLINE_MATH.sub(lambda match: next(group for group in match.groups() if group is not None).strip(), text)
+    return text.strip().strip("*").rstrip(".,;:。，；").strip()

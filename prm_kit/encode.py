@@ -1,0 +1,277 @@
+"""The one place where steps meet tokens: problem and step spans to token ids and the position each step is read at.
+
+A sequence is built from segments, each tokenised alone:
+
+    before (special tokens parsed) + problem (text) + after (special tokens parsed)
+    + for each step: the text from the end of the previous span to the end of this one (text) + the mark (one id)
+
+A step is read at its mark, whose position is known because it was put there; ids are never searched. Hence the ids of
+the first k steps are a prefix of the ids of all steps, whatever the tokenizer. Text after the last span is not
+encoded: nothing is read after it. User text never becomes a special token, whatever it says.
+
+Training, scoring, evaluation, serving and RL all call `StepEncoder.encode`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from prm_kit.errors import InputError, UsageError
+from prm_kit.plain_text import plain_text_backend, split_of
+from prm_kit.records import Solution
+from prm_kit.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Overlong = Literal["refuse", "window"]
+
+NEW_MARK = "<|prm_step|>"
+"""The mark that is added to a vocabulary that holds no reserved token."""
+
+_CHUNK = 16_384  # texts tokenised in one call: bounds the memory of the tokenizer's own result objects
+
+_RESERVED = (
+    r"<\|?(prm_)?step(_end)?\|?>|\[STEP\]",
+    r"<\|?extra_(id_)?\d+\|?>",
+    r"<\|?reserved_(special_)?token_?\d+\|?>|<\|reserved_\d+\|>|<SPECIAL_\d+>|\[control_\d+\]",
+    r"<\|?unused_?\d+\|?>|\[unused\d+\]|<\|(placeholder|dummy_)\d+\|>",
+    r"<\|quad_end\|>|<\|?fim_pad\|?>|<\|?file_sep\|?>|<empty_output>",
+)
+"""Names of tokens that model families keep in reserve, best first."""
+
+
+class TooLongError(InputError):
+    """A solution, or one step of it with its prompt, has more tokens than fit."""
+
+
+class PromptTemplate(Settings):
+    """The template's text around the problem. Special tokens in it are parsed; the problem is always plain text."""
+
+    before: str
+    after: str
+
+
+class StepReading(Settings):
+    """How steps are read: the special token put after each step, and the template. Stored in prm.json."""
+
+    mark: str
+    template: PromptTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One sequence to feed.
+
+    Attributes:
+        solution: Index of the solution in what was handed over.
+        ids: Token ids, the marks included.
+        read_positions: Index into `ids` of the mark of each step read here, increasing.
+        steps: Index of the step read at each position; as long as `read_positions`.
+        prompt_length: How many of the first ids are template and problem.
+    """
+
+    solution: int
+    ids: list[int]
+    read_positions: list[int]
+    steps: list[int]
+    prompt_length: int
+
+
+class StepEncoder:
+    """Encodes solutions for one tokenizer and one reading.
+
+    Attributes:
+        tokenizer: The tokenizer as given; it is not changed.
+        reading: Mark and template.
+        mark_id: Token id of the mark.
+
+    Raises:
+        UsageError: The tokenizer has no tokenizers backend; the mark is not one special token of its vocabulary; the
+            mark occurs in the template; or text cannot be kept from turning into the mark.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, reading: StepReading) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise UsageError(f"{type(tokenizer).__name__} is a slow tokenizer: convert it to a tokenizer.json first")
+        self.tokenizer = tokenizer
+        self.reading = reading
+        self.mark_id = _mark_id(tokenizer, reading.mark)
+        before, after = reading.template.before, reading.template.after
+        self._before: list[int] = backend.encode(before, add_special_tokens=False).ids
+        continued = split_of(backend)
+        self._after: list[int] = continued.encode(after, add_special_tokens=False).ids
+        if self.mark_id in self._before or self.mark_id in self._after:
+            raise UsageError(f"the template holds the mark {reading.mark!r}: steps could not be told from it")
+        literal = {self.mark_id, *self._before, *self._after}
+        self._rest = plain_text_backend(backend, literal=literal, continued=True)
+        opens = _is_only_special(tokenizer, self._before)
+        self._first = plain_text_backend(backend, literal=literal, continued=False) if opens else self._rest
+
+    def encode(
+        self,
+        solutions: Sequence[Solution],
+        max_tokens: int | None = None,
+        too_long: Overlong = "refuse",
+    ) -> list[Encoded]:
+        """Encode solutions, in order; with "refuse" exactly one result a solution.
+
+        Args:
+            solutions: What to encode.
+            max_tokens: Most ids a sequence may have; None: no limit.
+            too_long: What to do with a solution beyond it. "refuse": raise. "window": several sequences, each the
+                prompt and a contiguous run of steps; each step is read in exactly one of them, the one in which it
+                has the most preceding steps that fit.
+
+        Raises:
+            TooLongError: Naming the solution, its tokens and the limit.
+        """
+        problems = self._encode_texts(self._first, {solution.problem for solution in solutions})
+        pieces = [_step_texts(solution) for solution in solutions]
+        texts = self._encode_texts(self._rest, {text for piece in pieces for text in piece})
+        found: list[Encoded] = []
+        for index, (solution, piece) in enumerate(zip(solutions, pieces, strict=True)):
+            prompt = [*self._before, *problems[solution.problem], *self._after]
+            steps = [texts[text] for text in piece]
+            length = len(prompt) + sum(map(len, steps)) + len(steps)
+            if max_tokens is None or length <= max_tokens:
+                runs = [(0, 0, len(steps))]
+            elif too_long == "refuse":
+                raise TooLongError(f"solution {solution.id}: {length} tokens, more than the {max_tokens} allowed")
+            else:
+                runs = _windows(solution, len(prompt), [len(step) + 1 for step in steps], max_tokens)
+            found.extend(self._assemble(index, prompt, steps, run) for run in runs)
+        return found
+
+    def _assemble(self, solution: int, prompt: list[int], steps: list[list[int]], run: tuple[int, int, int]) -> Encoded:
+        first, read_from, end = run
+        ids = list(prompt)
+        positions: list[int] = []
+        for step in range(first, end):
+            ids += steps[step]
+            if step >= read_from:
+                positions.append(len(ids))
+            ids.append(self.mark_id)
+        read = list(range(read_from, end))
+        if len(read) != len(positions):
+            raise AssertionError(f"{len(positions)} read positions for {len(read)} steps")
+        return Encoded(solution, ids, positions, read, len(prompt))
+
+    @staticmethod
+    def _encode_texts(backend: object, unique: Iterable[str]) -> dict[str, list[int]]:
+        texts = list(unique)
+        found: dict[str, list[int]] = {}
+        for start in range(0, len(texts), _CHUNK):
+            chunk = texts[start : start + _CHUNK]
+            done = backend.encode_batch_fast(chunk, add_special_tokens=False)  # type: ignore[attr-defined]
+            found.update(zip(chunk, (encoding.ids for encoding in done), strict=True))
+        return found
+
+
+def default_reading(tokenizer: PreTrainedTokenizerBase, chat: bool | None = None) -> StepReading:
+    """Choose mark and template for a tokenizer.
+
+    The mark is a special token that the vocabulary keeps in reserve, so that embeddings need not grow and vLLM's STEP
+    pooling can read the same positions. Where there is none it is `NEW_MARK`, with a warning: the token must then be
+    added to the tokenizer and the embeddings resized (`Prm.from_backbone` does both).
+
+    Args:
+        tokenizer: A tokenizer with a tokenizers backend.
+        chat: True: the chat template with the problem as the user's message and the generation prompt; False: the
+            beginning-of-sequence token if there is one, the problem, a newline; None: chat if there is a template.
+
+    Raises:
+        UsageError: `chat` is True and there is no chat template, or it does not show the user's message once.
+    """
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    if chat and not has_template:
+        raise UsageError("the tokenizer has no chat template")
+    if has_template if chat is None else chat:
+        template = _chat_template(tokenizer)
+    else:
+        template = PromptTemplate(before=tokenizer.bos_token or "", after="\n")
+    mark = _reserved_token(tokenizer, template)
+    if mark is None:
+        warnings.warn(
+            f"the vocabulary keeps no special token in reserve: {NEW_MARK} must be added and the embeddings resized",
+            stacklevel=2,
+        )
+        mark = NEW_MARK
+    return StepReading(mark=mark, template=template)
+
+
+def _chat_template(tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
+    placeholder = "\ue0f1\ue0f2\ue0f3"  # private use: no template holds or trims it
+    messages = [{"role": "user", "content": placeholder}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is foreign code: whatever it raises is its own
+        raise UsageError(f"the chat template cannot be rendered: {error}") from None
+    parts = str(text).split(placeholder)
+    if len(parts) != 2:
+        raise UsageError(f"the chat template shows the user's message {len(parts) - 1} times, not once")
+    return PromptTemplate(before=parts[0], after=parts[1])
+
+
+def _reserved_token(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> str | None:
+    written = f"{template.before}{template.after}{getattr(tokenizer, 'chat_template', None) or ''}"
+    named = set(tokenizer.special_tokens_map.values())  # bos, eos, pad and the like have a meaning of their own
+    free = [
+        token.content
+        for _, token in sorted(tokenizer.added_tokens_decoder.items())
+        if token.content not in named and token.content not in written
+    ]
+    for pattern in _RESERVED:
+        for content in free:
+            if re.fullmatch(pattern, content):
+                return content
+    return None
+
+
+def _mark_id(tokenizer: PreTrainedTokenizerBase, mark: str) -> int:
+    found = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
+    if mark not in found:
+        raise UsageError(
+            f"the mark {mark!r} is no special token of this tokenizer: choose a reserved one, or add it with "
+            "tokenizer.add_tokens(..., special_tokens=True) and resize the model's embeddings"
+        )
+    return found[mark]
+
+
+def _is_only_special(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> bool:
+    special = set(tokenizer.added_tokens_decoder)
+    return all(index in special for index in ids)
+
+
+def _step_texts(solution: Solution) -> list[str]:
+    ends = [0, *(end for _, end in solution.spans)]
+    return [solution.completion[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def _windows(solution: Solution, prompt: int, lengths: Sequence[int], limit: int) -> list[tuple[int, int, int]]:
+    """Runs (first step, first step read, end): each step is read where it has the most preceding steps."""
+    runs: list[tuple[int, int, int]] = []
+    first = 0
+    size = prompt
+    for step, length in enumerate(lengths):
+        if prompt + length > limit:
+            raise TooLongError(
+                f"solution {solution.id}: step {step} has {prompt + length} tokens with its prompt, "
+                f"more than the {limit} allowed"
+            )
+        size += length
+        moved = False
+        while size > limit:
+            size -= lengths[first]
+            first += 1
+            moved = True
+        if moved or not runs:
+            runs.append((first, step, step + 1))
+        else:
+            runs[-1] = (first, runs[-1][1], step + 1)
+    return runs

@@ -1,0 +1,1 @@
+"""Who continues a prefix: one generation protocol for sampling, judging, rollouts, search and RL."""

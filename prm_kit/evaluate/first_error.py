@@ -1,0 +1,286 @@
+"""The first-error protocol of ProcessBench (arXiv 2412.06559).
+
+A scorer names the first step whose score falls below a threshold, or no step. Error-accuracy is the share of
+solutions with an error whose first wrong step is named exactly; correct-accuracy the share of solutions without an
+error where no step is named; F1 is their harmonic mean. The threshold is chosen on a named development split and is
+never looked for on the evaluated rows. A step on which the scorer abstains is never named.
+
+Step indices are 0-based. Arrays hold -1 for "no error" and -2 for a solution whose labels do not settle the matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from prm_kit.aggregate import step_numbers
+from prm_kit.errors import InputError
+from prm_kit.evaluate.bootstrap import Bootstrap, FloatArray, IntArray, ratio, sums_by_problem
+from prm_kit.records import Labelled
+from prm_kit.score import StepScores
+
+NO_ERROR = -1
+UNSETTLED = -2
+FAR = 5
+"""Distances from the true first error are counted one by one up to this many steps, then together."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A step is named when its score is below `value`.
+
+    Attributes:
+        value: In the units of the rule.
+        rule: The score that is compared: a name in `prm_kit.aggregate.STEP_NUMBERS`, "value" = p(+1) - p(-1), or
+            "p_ok" = 1 - p(-1) (so that "below 0.7" says the same as "p(-1) above 0.3").
+        chosen_on: Name of the development split it was chosen on; None: fixed beforehand.
+        f1: F1 on that split, in [0, 1].
+        n: Solutions of that split with settled labels.
+    """
+
+    value: float
+    rule: str = "value"
+    chosen_on: str | None = None
+    f1: float | None = None
+    n: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Accuracies and F1 at every threshold that makes a difference, ascending. Arrays [T]."""
+
+    threshold: FloatArray
+    error_accuracy: FloatArray
+    correct_accuracy: FloatArray
+    f1: FloatArray
+
+
+def true_first_errors(labelled: Sequence[Labelled]) -> IntArray:
+    """Index of the first step labelled -1 per solution [L]; `NO_ERROR` where every step is judged and none is -1.
+
+    `UNSETTLED` where a step before the first -1 is unjudged, or where no step is -1 and some step is unjudged.
+    """
+    return np.array([_true_first_error(item.annotation.values(len(item.solution.spans))) for item in labelled], int)
+
+
+def predicted_first_error(scores: StepScores, threshold: Threshold) -> int | None:
+    """Index of the first step whose score is below the threshold, None if there is none."""
+    numbers = step_numbers(scores, threshold.rule)
+    return next((step for step, x in enumerate(numbers) if x is not None and x < threshold.value), None)
+
+
+def predicted_first_errors(scores: Sequence[StepScores], threshold: Threshold) -> IntArray:
+    """`predicted_first_error` per solution [L], `NO_ERROR` for None."""
+    found = (predicted_first_error(score, threshold) for score in scores)
+    return np.array([NO_ERROR if step is None else step for step in found], dtype=int)
+
+
+def sweep(labelled: Sequence[Labelled], scores: Sequence[StepScores], rule: str = "value") -> Sweep:
+    """Accuracies at every threshold that makes a difference, exactly, in one sort.
+
+    An erroneous solution is right for thresholds in (score of the true step, lowest score before it]; one without
+    error for thresholds up to its lowest score.
+
+    Raises:
+        InputError: No solution has settled labels.
+    """
+    low, high, lowest = [], [], []
+    for truth, score in zip(true_first_errors(labelled).tolist(), scores, strict=True):
+        if truth == UNSETTLED:
+            continue
+        numbers = [np.inf if x is None else x for x in step_numbers(score, rule)]
+        if truth == NO_ERROR:
+            lowest.append(min(numbers, default=np.inf))
+        else:
+            low.append(numbers[truth])
+            high.append(min(numbers[:truth], default=np.inf))
+    if not low and not lowest:
+        raise InputError("no solution has labels that settle its first error: every step judged, or all up to a -1")
+    starts, ends, ok = (np.array(part, dtype=np.float64) for part in (low, high, lowest))
+    seen = np.unique(np.concatenate([starts, ends, ok]))
+    seen = seen[np.isfinite(seen)]
+    if not len(seen):
+        seen = np.zeros(1)
+    middle = (seen[:-1] + seen[1:]) / 2
+    middle = np.where(middle > seen[:-1], middle, seen[1:])
+    threshold = np.concatenate([seen[:1], middle, seen[-1:] + 1e-6])
+    real = starts < ends
+    hits = np.searchsorted(np.sort(starts[real]), threshold) - np.searchsorted(np.sort(ends[real]), threshold)
+    passed = len(ok) - np.searchsorted(np.sort(ok), threshold)
+    error_accuracy = ratio(hits.astype(float), np.float64(len(starts)))
+    correct_accuracy = ratio(passed.astype(float), np.float64(len(ok)))
+    return Sweep(threshold, error_accuracy, correct_accuracy, harmonic_mean(error_accuracy, correct_accuracy))
+
+
+def choose_threshold(
+    labelled: Sequence[Labelled], scores: Sequence[StepScores], name: str, rule: str = "value"
+) -> Threshold:
+    """Choose the threshold with the best F1 on a development split.
+
+    Among equals the higher mean of both accuracies wins, then the middle one.
+
+    Args:
+        labelled: The development split.
+        scores: The scorer's answers to it.
+        name: What reports call the split.
+        rule: The score that is compared, see `Threshold`.
+
+    Raises:
+        InputError: The split lacks solutions with an error, or without one; F1 needs both.
+    """
+    truth = true_first_errors(labelled)
+    n_error, n_ok = int((truth >= 0).sum()), int((truth == NO_ERROR).sum())
+    if not n_error or not n_ok:
+        raise InputError(
+            f"a threshold cannot be chosen on {name!r}: it has {n_error} solutions with an error and {n_ok} without"
+        )
+    swept = sweep(labelled, scores, rule)
+    ranks = np.round(np.stack([swept.f1, swept.error_accuracy + swept.correct_accuracy]), 12)
+    best = np.flatnonzero(ranks[0] == ranks[0].max())
+    best = best[ranks[1, best] == ranks[1, best].max()]
+    chosen = int(best[(len(best) - 1) // 2])
+    return Threshold(float(swept.threshold[chosen]), rule, name, float(swept.f1[chosen]), n_error + n_ok)
+
+
+def first_error_table(
+    labelled: Sequence[Labelled],
+    scores: Sequence[StepScores],
+    threshold: Threshold,
+    subsets: Sequence[str],
+    bootstrap: Bootstrap,
+    problem_L: IntArray,
+) -> tuple[dict[str, Any], FloatArray]:
+    """The first-error part of an evaluation for one scorer, and the replicates of its headline.
+
+    Args:
+        labelled: The evaluated solutions (L).
+        scores: The scorer's answers.
+        threshold: Chosen elsewhere.
+        subsets: The subset of each solution.
+        bootstrap: Resamples of problems.
+        problem_L: Number of each solution's problem.
+
+    Returns:
+        The table (keys in `prm_kit.evaluate.evaluation`) and the replicates [R] of `f1_mean`.
+    """
+    truth, predicted = true_first_errors(labelled), predicted_first_errors(scores, threshold)
+    names = sorted(set(subsets))
+    hits_L4 = _hits(truth, predicted)
+    member = np.array([[subset == name for name in names] for subset in subsets], dtype=float)
+    cells = (member[:, :, None] * hits_L4[:, None, :]).reshape(len(subsets), -1)
+    shape = (-1, len(names), 4)
+    sums = sums_by_problem(problem_L, cells, bootstrap.n_problems)
+    points = _accuracies(sums.sum(axis=0).reshape(shape))
+    replicates = _accuracies(bootstrap.of_sums(sums, lambda drawn: drawn).reshape(shape))
+    n_error, n_ok = points.pop("n_error")[0], points.pop("n_correct")[0]
+    sizes = {"error_accuracy": n_error, "correct_accuracy": n_ok, "f1": n_error + n_ok}
+
+    def measured(key: str, column: int) -> dict[str, Any]:
+        return bootstrap.measure(points[key][0, column], replicates[key][:, column], int(sizes[key][column]))
+
+    rows = [
+        {key: measured(key, column) for key in sizes}
+        | {"n_error": int(n_error[column]), "n_correct": int(n_ok[column])}
+        for column in range(len(names) + 1)
+    ]
+    n = int((n_error + n_ok)[-1])
+    means = {
+        key: bootstrap.measure(points[key][0], replicates[key], n) for key in ("f1_mean", "f1_weighted_mean")
+    }
+    table = {
+        "threshold": threshold.to_json(),
+        "n_unsettled": int((truth == UNSETTLED).sum()),
+        "subsets": dict(zip(names, rows, strict=False)),
+        "all": rows[-1],
+        **means,
+        "right_answer_wrong_process": _right_answer(labelled, truth, predicted, bootstrap, problem_L),
+        "distance": distances(truth, predicted),
+    }
+    return table, replicates["f1_mean"]
+
+
+def distances(truth_L: IntArray, predicted_L: IntArray) -> dict[str, int]:
+    """How far from the true first error the named step is, over solutions with an error.
+
+    Keys "<=-5", "-4", ... "0" ... "4", ">=5" (negative: too early), and "none" where no step was named.
+    """
+    wrong = truth_L >= 0
+    off = (predicted_L - truth_L)[wrong & (predicted_L >= 0)]
+    counts = {
+        f"<=-{FAR}" if step == -FAR else f">={FAR}" if step == FAR else str(step): int(
+            (np.clip(off, -FAR, FAR) == step).sum()
+        )
+        for step in range(-FAR, FAR + 1)
+    }
+    return counts | {"none": int((wrong & (predicted_L == NO_ERROR)).sum())}
+
+
+def harmonic_mean(a: FloatArray, b: FloatArray) -> FloatArray:
+    """2ab / (a + b); 0 where both are 0, NaN where one is undefined."""
+    both_zero = (a == 0) & (b == 0)
+    return np.where(both_zero, 0.0, ratio(2 * a * b, a + b))
+
+
+def _true_first_error(values: Sequence[int | None]) -> int:
+    for step, value in enumerate(values):
+        if value is None:
+            return UNSETTLED
+        if value == -1:
+            return step
+    return NO_ERROR
+
+
+def _hits(truth_L: IntArray, predicted_L: IntArray) -> FloatArray:
+    """Columns [L, 4]: has an error, found exactly, has none, passed. A solution with unsettled labels is all 0."""
+    wrong, ok, exact = truth_L >= 0, truth_L == NO_ERROR, truth_L == predicted_L
+    return np.stack([wrong, wrong & exact, ok, ok & exact], axis=1).astype(float)
+
+
+def _accuracies(counts_RS4: FloatArray) -> dict[str, FloatArray]:
+    """Accuracies and F1 [R, S + 1]: each subset, then all solutions together; the two means of F1 over subsets [R].
+
+    A subset whose F1 is undefined (no solution with an error, or none without) has no part in the means.
+    """
+    counts = np.concatenate([counts_RS4, counts_RS4.sum(axis=1, keepdims=True)], axis=1)
+    n_error, n_ok = counts[..., 0], counts[..., 2]
+    error_accuracy, correct_accuracy = ratio(counts[..., 1], n_error), ratio(counts[..., 3], n_ok)
+    f1 = harmonic_mean(error_accuracy, correct_accuracy)
+    defined = np.isfinite(f1[:, :-1])
+    parts, size = np.where(defined, f1[:, :-1], 0.0), np.where(defined, (n_error + n_ok)[:, :-1], 0.0)
+    return {
+        "error_accuracy": error_accuracy,
+        "correct_accuracy": correct_accuracy,
+        "f1": f1,
+        "f1_mean": ratio(parts.sum(axis=1), defined.sum(axis=1).astype(float)),
+        "f1_weighted_mean": ratio((parts * size).sum(axis=1), size.sum(axis=1)),
+        "n_error": n_error,
+        "n_correct": n_ok,
+    }
+
+
+def _right_answer(
+    labelled: Sequence[Labelled],
+    truth: IntArray,
+    predicted: IntArray,
+    bootstrap: Bootstrap,
+    problem_L: IntArray,
+) -> Mapping[str, Any]:
+    """Solutions with the right final answer and a wrong step: found exactly, and noticed at all."""
+    right = np.array([item.solution.is_correct is True for item in labelled], dtype=bool)
+    inside = right & (truth >= 0)
+    columns = np.stack([inside, inside & (predicted == truth), inside & (predicted >= 0)], axis=1).astype(float)
+    sums = sums_by_problem(problem_L, columns, bootstrap.n_problems)
+    replicates = bootstrap.of_sums(sums, lambda drawn: ratio(drawn[:, 1:], drawn[:, :1]))
+    points = ratio(sums.sum(axis=0)[1:], sums.sum(axis=0)[:1])
+    n = int(inside.sum())
+    return {
+        "exact": bootstrap.measure(points[0], replicates[:, 0], n),
+        "noticed": bootstrap.measure(points[1], replicates[:, 1], n),
+    }

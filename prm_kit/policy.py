@@ -1,0 +1,121 @@
+"""A policy: a causal language model with its tokenizer and the template that it is prompted with.
+
+DIR/  a Hugging Face checkpoint (safetensors, tokenizer, no remote code) with policy.json, the template, beside it
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from prm_kit.encode import PromptTemplate, default_reading
+from prm_kit.engines.engine import Rollout
+from prm_kit.errors import InputError, UsageError
+from prm_kit.files import write_json
+from prm_kit.plain_text import plain_text_backend, split_of
+from prm_kit.settings import validated
+
+TEMPLATE_FILE = "policy.json"
+
+
+@dataclass
+class Policy:
+    """Problems in, completions out; text of either never becomes a special token.
+
+    Attributes:
+        model: A causal language model.
+        tokenizer: With a tokenizers backend and an end-of-sequence token.
+        template: Text around the problem, the same that a PRM over this policy's solutions reads.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    template: PromptTemplate
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.eos_token_id is None:
+            raise UsageError("the tokenizer has no end-of-sequence token: completions could not end")
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate | None = None) -> Policy:
+        """Put a policy together; the template defaults to the one that `default_reading` chooses."""
+        if template is None:
+            with warnings.catch_warnings():  # the missing mark that it warns of is a PRM's business
+                warnings.simplefilter("ignore", UserWarning)
+                template = default_reading(tokenizer).template
+        return cls(model, tokenizer, template)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Policy:
+        """Load a folder that `save` wrote, or any Hugging Face causal model (folder or hub id).
+
+        Raises:
+            InputError: The model, the tokenizer or policy.json cannot be read.
+        """
+        try:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False).to(device)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: no causal language model can be loaded from it: {error}") from None
+        file = Path(path) / TEMPLATE_FILE
+        if not file.exists():
+            return cls.of(model, tokenizer)
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file}: not JSON: {error}") from None
+        return cls(model, tokenizer, validated(PromptTemplate, values, str(file)))
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint that `AutoModelForCausalLM` loads; policy.json goes last."""
+        path.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+        write_json(path / TEMPLATE_FILE, self.template.model_dump())
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a completion: the tokenizer's, and those of the model's generation settings."""
+        settings = getattr(self.model, "generation_config", None)
+        further = getattr(settings, "eos_token_id", None) or []
+        ids = {self.tokenizer.eos_token_id, *([further] if isinstance(further, int) else further)}
+        return tuple(sorted(ids))
+
+    def prompt_ids(self, problems: Sequence[str]) -> list[list[int]]:
+        """Token ids that each problem is asked with: the template parsed, the problem as plain text."""
+        backend = self.tokenizer.backend_tokenizer
+        before = backend.encode(self.template.before, add_special_tokens=False).ids
+        after = split_of(backend).encode(self.template.after, add_special_tokens=False).ids
+        opens = set(before) <= set(self.tokenizer.added_tokens_decoder)  # as StepEncoder decides it
+        plain = self._plain_opening if opens else self._plain
+        return [[*before, *ids, *after] for ids in _encode(plain, problems)]
+
+    def completion_ids(self, completions: Sequence[str]) -> list[list[int]]:
+        """Token ids of each completion as plain text, with the end-of-sequence token."""
+        return [[*ids, self.tokenizer.eos_token_id] for ids in _encode(self._plain, completions)]
+
+    def text(self, rollout: Rollout) -> str:
+        """The completion that a rollout says, without the token that stopped it."""
+        ids = rollout.ids[:-1] if rollout.finish == "stop" else rollout.ids
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        return plain_text_backend(self.tokenizer.backend_tokenizer, literal=[], continued=True)
+
+    @cached_property
+    def _plain_opening(self) -> Tokenizer:
+        return plain_text_backend(self.tokenizer.backend_tokenizer, literal=[], continued=False)
+
+
+def _encode(backend: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]

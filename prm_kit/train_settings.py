@@ -1,0 +1,141 @@
+"""What a PRM training run is asked: one class, no torch. `prm_kit.train` is the loop that it drives."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from prm_kit.settings import Settings
+from prm_kit.targets import NeutralPolicy, Target
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ClassWeight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters on the backbone (arXiv 2106.09685); merged into the saved checkpoint.
+
+    Attributes:
+        rank: Rank of the update of each matrix.
+        alpha: The update is scaled by alpha / rank.
+        dropout: On the adapters' input.
+        targets: Names of the linear layers, or "all-linear".
+    """
+
+    rank: Positive = 16
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: Literal["all-linear"] | list[str] = "all-linear"
+
+
+class TrainSettings(Settings):
+    """One training run of a PRM (or of its ORM baseline).
+
+    Attributes:
+        backbone: Folder or hub id of a Hugging Face model, or of a PRM to go on from.
+        target: "steps" (a PRM) or "outcome" (an ORM of the same backbone and data: the last step only).
+        neutral_policy: What becomes of label 0: keep, positive, negative, drop, half (half +1, half -1).
+        mask_after_first_error: Leave out labels after the first -1 of an annotation.
+        class_weights: "none", "balanced" (inverse of the class share), or three numbers for (-1, 0, +1).
+        epochs: Passes over the data; exactly one of `epochs` and `updates`. Neither given: 1.
+        updates: Number of optimiser updates.
+        batch_tokens: Real tokens per update, on average (updates of an epoch are cut evenly).
+        micro_batch_tokens: Padded tokens that go through the model at once. Changes memory and speed, not the result.
+        bucket_updates: Updates that are drawn together and sorted by length, so that little is padded. 1: none.
+        max_tokens: Longest sequence; null: what the backbone says that it takes.
+        too_long: "refuse" stops the run, "window" reads late steps through a window, "drop" leaves out and counts.
+        learning_rate: Peak, of AdamW.
+        head_learning_rate: Peak for the new head; null: the same.
+        warmup: Share of the updates over which the learning rate rises from 0.
+        schedule: What follows: "linear" or "cosine" down to `final_learning_rate`, or "constant".
+        final_learning_rate: Share of the peak at the end.
+        weight_decay: On matrices; vectors (norms, biases) have none.
+        max_gradient_norm: Gradients are scaled down to this length; null: never.
+        precision: "auto" (bfloat16 autocast on CUDA, float32 on CPU), "float32", or "bfloat16". Weights stay float32.
+        gradient_checkpointing: Compute activations twice to save memory.
+        freeze_backbone: Train the head only.
+        lora: Train low-rank adapters and the head only; null: all weights.
+        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1".
+        seed: Of the head, the order of the data and dropout.
+        eval_every: Updates between evaluations on the development set; null: once an epoch.
+        metric: What the development set is judged by: "loss" (less is better) or "macro_f1".
+        patience: Evaluations without a better `metric` before training stops; null: never stops early.
+        keep_best: Leave the weights that were best on the development set, not the last ones.
+        checkpoint_every: Updates between resumable checkpoints; null: at evaluations only.
+        log_every: Updates between lines in metrics.jsonl.
+        tensorboard: Write TensorBoard events into OUT/tensorboard too.
+    """
+
+    backbone: str
+    target: Target = "steps"
+    neutral_policy: NeutralPolicy = "keep"
+    mask_after_first_error: bool = False
+    class_weights: Literal["none", "balanced"] | tuple[ClassWeight, ClassWeight, ClassWeight] = "none"
+    epochs: Positive | None = None
+    updates: Positive | None = None
+    batch_tokens: Positive = 16384
+    micro_batch_tokens: Positive = 8192
+    bucket_updates: Positive = 8
+    max_tokens: Positive | None = None
+    too_long: Literal["refuse", "window", "drop"] = "refuse"
+    learning_rate: float = Field(2e-5, gt=0, allow_inf_nan=False)
+    head_learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False)
+    warmup: Share = 0.05
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    final_learning_rate: Share = 0.0
+    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
+    max_gradient_norm: float | None = Field(1.0, gt=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool = False
+    freeze_backbone: bool = False
+    lora: LoraSettings | None = None
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    seed: int = Field(0, ge=0)
+    eval_every: Positive | None = None
+    metric: Literal["loss", "macro_f1"] = "loss"
+    patience: Positive | None = None
+    keep_best: bool = True
+    checkpoint_every: Positive | None = None
+    log_every: Positive = 1
+    tensorboard: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_epoch_unless_told(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("epochs") is None and values.get("updates") is None:
+            return {**values, "epochs": 1}
+        return values
+
+    @model_validator(mode="after")
+    def _refuse_what_contradicts(self) -> TrainSettings:
+        contradictions = {
+            "epochs and updates contradict each other: give one": self.epochs is not None and self.updates is not None,
+            "freeze_backbone and lora contradict each other: lora trains the backbone": (
+                self.freeze_backbone and self.lora is not None
+            ),
+            "freeze_backbone with gradient_checkpointing: a frozen backbone keeps no activations": (
+                self.freeze_backbone and self.gradient_checkpointing
+            ),
+            "freeze_backbone trains the head only: set learning_rate, not head_learning_rate": (
+                self.freeze_backbone and self.head_learning_rate is not None
+            ),
+            "neutral_policy does nothing with target outcome: an outcome is right or wrong": (
+                self.target == "outcome" and self.neutral_policy != "keep"
+            ),
+            "mask_after_first_error does nothing with target outcome: one step is read": (
+                self.target == "outcome" and self.mask_after_first_error
+            ),
+            "final_learning_rate does nothing with schedule constant": (
+                self.schedule == "constant" and self.final_learning_rate > 0
+            ),
+            "micro_batch_tokens is less than max_tokens: the longest sequence would not fit": (
+                self.max_tokens is not None and self.micro_batch_tokens < self.max_tokens
+            ),
+            "class_weights are all 0": not isinstance(self.class_weights, str) and not any(self.class_weights),
+        }
+        said = [reason for reason, is_so in contradictions.items() if is_so]
+        if said:
+            raise ValueError("; ".join(said))
+        return self
