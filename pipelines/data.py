@@ -10,6 +10,7 @@ from pipelines.recipe import Source
 from prm_kit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from prm_kit.prm_scorer import PrmScorer
     from prm_kit.records import Labelled, Solution
 
 
@@ -48,14 +49,34 @@ def labelled_solutions(
         InputError: There is none.
     """
     from prm_kit.ledger import Ledger
-    from prm_kit.snapshot import Snapshot
     from prm_kit.view import View
+
+    from prm_kit.snapshot import Snapshot
 
     view = View([Snapshot.open(path) for path in snapshots], Ledger(ledger) if ledger else None)
     found = [pair for pair in view.labelled(rater_kinds=list(rater_kinds) or None) if pair.annotation.labels]
     if not found:
         kinds = f" by raters of kind {', '.join(rater_kinds)}" if rater_kinds else ""
         raise InputError(f"no labelled solution{kinds} in {', '.join(map(str, snapshots))}")
+    return found
+
+
+def outcome_rows(snapshots: Sequence[Path]) -> list[Labelled]:
+    """Solutions whose final answer is known to be right or wrong, with an empty annotation: data for an ORM.
+
+    Raises:
+        InputError: There is none.
+    """
+    from prm_kit.records import Annotation, Labelled, Rater
+
+    rater = Rater("import", "final-answer")
+    found = [
+        Labelled(solution, Annotation(solution.id, rater, ()))
+        for solution in solutions(snapshots)
+        if solution.is_correct is not None
+    ]
+    if not found:
+        raise InputError(f"no solution with a known outcome in {', '.join(map(str, snapshots))}")
     return found
 
 
@@ -120,5 +141,15 @@ def import_source(source: Source, root: Path | None, out: Path, progress: Callab
         options=source.options,
         max_reject_share=source.max_reject_share,
         limit=source.limit,
-        progress=progress,
+        progress=(lambda rows: progress("import", rows, source.limit, "")) if progress else None,
     )
+
+
+def load_scorer(checkpoint: Path, name: str) -> PrmScorer:
+    """A trained checkpoint as a step scorer, on CUDA if there is a device."""
+    import torch
+
+    from prm_kit.model import Prm
+    from prm_kit.prm_scorer import PrmScorer
+
+    return PrmScorer(Prm.load(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu"), name=name)

@@ -14,7 +14,7 @@ from prm_kit.settings import apply_override
 
 
 def command(
-    format: Annotated[str, typer.Argument(help="Name of the format.")],  # noqa: A002
+    format: Annotated[str, typer.Argument(help="Name of the format.")],
     snapshots: Annotated[list[Path], typer.Argument(help="Snapshot directories.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
     ledger: Annotated[Path | None, typer.Option(help="Ledger whose annotations are exported too.")] = None,

@@ -12,7 +12,7 @@ from prm_kit.settings import apply_override
 
 
 def command(
-    format: Annotated[str, typer.Argument(help="Name of the format, or auto.")],  # noqa: A002
+    format: Annotated[str, typer.Argument(help="Name of the format, or auto.")],
     paths: Annotated[list[str], typer.Argument(help="Files (.jsonl, .json, .gz), globs, or hf://owner/name:split.")],
     out: Out,
     option: Annotated[list[str] | None, typer.Option(help="key=value for the format's reader; repeatable.")] = None,

@@ -14,8 +14,9 @@ from pipelines.output import Json, Out, Output
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from labeling.labeler import Labeler
     from prm_kit.ledger import Ledger
+
+    from labeling.labeler import Labeler
     from prm_kit.records import Annotation, Solution
 
 app = typer.Typer(no_args_is_help=True, help="Label steps: rules.")
@@ -37,9 +38,10 @@ def rules(
     as_json: Json = False,
 ) -> None:
     """Check the arithmetic and algebra claimed in each step; abstain where nothing can be checked."""
+    from prm_kit.ledger import Ledger
+
     from labeling.rules import RuleLabeler
     from pipelines.data import snapshots_of, solutions
-    from prm_kit.ledger import Ledger
     from prm_kit.run_directory import RunDirectory
 
     output = Output(as_json)
@@ -54,3 +56,30 @@ def rules(
     for key, value in report.items() if not as_json else ():
         output.say(f"{key}: {value}")
     output.summary(out / "summary.json")
+
+
+def label_into(
+    labeler: Labeler,
+    solutions: Iterable[Solution],
+    ledger: Ledger,
+    snapshots: list[Path],
+    progress: Callable[[str, int, int | None, str], None],
+) -> dict[str, Any]:
+    """Let a labeller label every solution that it has not labelled yet; commit batch by batch.
+
+    Returns:
+        Counts, and the labeller's report beside the labels that the snapshots already hold.
+    """
+    from labeling.rules import rule_report
+
+    done = ledger.labelled_by(labeler.rater)
+    todo: Iterator[Solution] = (solution for solution in solutions if solution.id not in done)
+    already, made = len(done), 0
+    annotations: list[Annotation] = []
+    while batch := list(islice(todo, BATCH)):
+        new = list(labeler.label(batch))
+        ledger.append(new, batch)
+        annotations += new
+        made += len(new)
+        progress(f"label {labeler.rater.name}", already + made, None, "")
+    return {"already_labelled": already, "labelled": made, **rule_report(annotations)}

@@ -76,15 +76,19 @@ class EvaluateStage(Settings):
         sources: Names of data sources; their problems are removed from training and development data.
         rater_kinds: Read only annotations of these kinds; empty means all.
         subset_by: Key of `meta` that names the subset of a solution.
+        per_subset: Measure at most so many solutions of each subset, drawn by their ids; null: all.
+        dev_solutions: Choose thresholds on at most so many development solutions of each subset; null: all.
         resamples: Bootstrap resamples, by problem.
-        examples: Solutions shown in the report.
+        examples: Solutions shown in the report, per reason to show them.
     """
 
     sources: list[str]
     rater_kinds: list[RaterKind] = Field(default_factory=list)
     subset_by: str = "subset"
+    per_subset: int | None = Field(default=None, gt=0)
+    dev_solutions: int | None = Field(default=None, gt=0)
     resamples: int = Field(default=1000, ge=100)
-    examples: int = Field(default=60, ge=0)
+    examples: int = Field(default=20, ge=0)
 
 
 class Recipe(Settings):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.output import Json, Out, Output
 
-BATCH = 256
+if TYPE_CHECKING:
+    from prm_kit.records import Solution
+    from prm_kit.score import StepScorer, StepScores
+
+BATCH = 128
 """Solutions per write: what a killed run scores again, at most."""
 
 
@@ -24,51 +28,75 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Write OUT/scores.jsonl, one line per solution; run the same command again to resume."""
-    from pipelines.data import snapshots_of, solutions
-    from prm_kit.aggregate import solution_score
-    from prm_kit.errors import UsageError
-    from prm_kit.files import write_json
-    from prm_kit.prm_scorer import PrmScorer
+    from pipelines.data import load_scorer, snapshots_of, solutions
+    from prm_kit.aggregate import AGGREGATIONS
+    from prm_kit.errors import UsageError, unknown_name
     from prm_kit.run_directory import RunDirectory
 
+    if aggregation is not None and aggregation not in AGGREGATIONS:
+        raise unknown_name("aggregation", aggregation, AGGREGATIONS)
     output = Output(as_json)
     run = RunDirectory(out)
     recipe = {"checkpoint": str(checkpoint), "inputs": [str(path) for path in inputs], "aggregation": aggregation}
-    if (out / "asked.json").exists() and json.loads((out / "asked.json").read_text()) != recipe:
-        raise UsageError(f"{out} holds the scores of another command; choose another --out")
-    write_json(out / "asked.json", recipe)
+    asked = out / "recipe.yaml"
+    if (out / "scores.jsonl").exists() and asked.exists():
+        import yaml
+
+        if yaml.safe_load(asked.read_text(encoding="utf-8")) != recipe:
+            raise UsageError(f"{out} holds the scores of another command; choose another --out")
     run.start(recipe)
-    scorer = PrmScorer.load(checkpoint)
+    scorer = load_scorer(checkpoint, "prm")
     rule = aggregation or scorer.prm.card.aggregation
-    with output.progress() as progress, run.timed("score"), (out / "scores.jsonl").open("a+", encoding="utf-8") as file:
-        done = _already_scored(file)
+    with output.progress() as progress, run.timed("score"):
         every = solutions(snapshots_of(inputs, out / "imported", progress))
-        todo: Iterator[Any] = (solution for solution in every if solution.id not in done)
+        scored = score_into(out / "scores.jsonl", scorer, every, rule, lambda n: progress("score", n, None, ""))
+    run.finish({"solutions": len(scored), "aggregation": rule, "scores": "scores.jsonl", "checkpoint": str(checkpoint)})
+    output.summary(out / "summary.json")
+
+
+def score_into(
+    path: Path,
+    scorer: StepScorer,
+    solutions: Iterable[Solution],
+    aggregation: str,
+    progress: Callable[[int], None],
+) -> dict[str, StepScores]:
+    """Score what `path` does not hold yet, append batch by batch, and return every score by solution id.
+
+    Each line: solution_id, score (the steps' p_ok aggregated), values and probabilities per step.
+    """
+    from prm_kit.aggregate import solution_score
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        found = _complete_lines(file)
+        todo = (solution for solution in solutions if solution.id not in found)
         while batch := list(islice(todo, BATCH)):
-            for solution, scores in zip(batch, scorer.score(batch), strict=True):
+            unique = list({solution.id: solution for solution in batch}.values())
+            for solution, scores in zip(unique, scorer.score(unique), strict=True):
                 line = {
                     "solution_id": solution.id,
-                    "score": solution_score(scores, rule),
+                    "score": solution_score(scores, aggregation),
                     "values": scores.values,
                     "probabilities": scores.probabilities,
                 }
                 file.write(json.dumps(line, allow_nan=False) + "\n")
-                done.add(solution.id)
+                found[solution.id] = scores
             file.flush()
-            progress("score", len(done), None, "")
-    run.finish({"solutions": len(done), "aggregation": rule, "scores": "scores.jsonl", "scorer": scorer.name})
-    output.summary(out / "summary.json")
+            progress(len(found))
+    return found
 
 
-def _already_scored(file: Any) -> set[str]:
-    """Ids of the complete lines; a half-written last line is cut off."""
+def _complete_lines(file: Any) -> dict[str, StepScores]:
+    """Read the complete lines; a half-written last one is cut off."""
+    from prm_kit.score import StepScores
+
     file.seek(0)
-    done = set()
+    found = {}
     end = 0
-    for line in iter(file.readline, ""):
-        if not line.endswith("\n"):
-            break
-        done.add(json.loads(line)["solution_id"])
+    while (line := file.readline()).endswith("\n"):
+        row = json.loads(line)
+        found[row["solution_id"]] = StepScores(tuple(tuple(p) if p else None for p in row["probabilities"]))
         end = file.tell()
     file.truncate(end)
-    return done
+    return found

@@ -21,7 +21,7 @@ def command(
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer that counts tokens; default: an estimate.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Split solutions (again) into a new snapshot; labels stay with the old one, since a re-split is another solution."""
+    """Split solutions (again) into a new snapshot. Labels stay with the old one: a re-split is another solution."""
     from pipelines.data import snapshots_of
     from prm_kit.files import write_json
 

@@ -42,7 +42,7 @@ def command(
             dev_rows = labelled_solutions(snapshots_of(dev, out / "imported", progress), ledger, rater_kind or ())
         else:
             rows, dev_rows = hold_out(rows, dev_fraction, settings.seed)
-        train(settings, rows, dev_rows, out, progress=progress)
+        train(settings, rows, dev_rows, out, progress=shown("train", progress))
     output.summary(out / "summary.json")
 
 
@@ -51,19 +51,24 @@ def train_prm_and_orm(
     rows: Sequence[Labelled],
     dev_rows: Sequence[Labelled],
     orm_rows: Sequence[Labelled],
+    orm_dev_rows: Sequence[Labelled],
     folder: Path,
     progress: Progress,
 ) -> dict[str, Any]:
     """Train the PRM, and the ORM baseline of the same backbone and settings on `orm_rows` (none: no ORM).
+
+    The ORM has a development set of its own: outcomes are not step labels.
 
     Returns:
         Summaries by name: "prm" and, if trained, "orm". Checkpoints lie in `folder/NAME/checkpoint`.
     """
     from prm_kit.train import train
 
-    summaries = {"prm": train(settings, rows, dev_rows, folder / "prm", progress=progress)}
+    summaries = {"prm": train(settings, rows, dev_rows, folder / "prm", progress=shown("train prm", progress))}
     if orm_rows:
-        summaries["orm"] = train(orm_settings(settings), orm_rows, dev_rows, folder / "orm", progress=progress)
+        summaries["orm"] = train(
+            orm_settings(settings), orm_rows, orm_dev_rows, folder / "orm", progress=shown("train orm", progress)
+        )
     return summaries
 
 
@@ -71,3 +76,12 @@ def orm_settings(settings: TrainSettings) -> TrainSettings:
     """The same run on final correctness alone."""
     changed = {"target": "outcome", "neutral_policy": "keep", "mask_after_first_error": False}
     return TrainSettings.model_validate(settings.model_dump() | changed)
+
+
+def shown(stage: str, progress: Progress) -> Callable[[int, int, dict[str, Any]], None]:
+    """Show the lines of a training run in the progress display."""
+
+    def show(done: int, total: int, line: dict[str, Any]) -> None:
+        progress(stage, done, total, f"{line['part']} loss {line['loss']:.4f}")
+
+    return show

@@ -10,8 +10,8 @@ _THINK = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _THINK_END = re.compile(r"</think(?:ing)?>")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*(\{|(?=[^\s{]))")
 _STATED = re.compile(
-    r"""####[ \t]*(?P<hashes>[^\n]+)
-    |answer[ ]*\**[ ]*(?:\bis\b[ ]*(?!not\b)(?:that\b)?[ ]*|(?=[:：=]))
+    r"""\#{4}[ \t]*(?P<hashes>[^\n]+)
+    |answer[ ]*\**[ ]*(?:\bis\b(?![ ]*not\b)[ ]*(?:that\b)?[ ]*|(?=[:：=]))
         \**[:：=]?\**[ ]*(?P<english>[^\s:：][^\n]*)
     |^[ \t]*\**A\**[ ]*[:：][ ]*(?P<letter>[^\n]+)
     |答案(?:应该|就)?(?:是|为|[:：])[ ]*[:：]?[ ]*(?P<chinese>[^\n]+)""",

@@ -42,12 +42,21 @@ def short_of_memory(memory: int) -> bool:
 
 
 def compare(answer: str, reference: str) -> tuple[bool | None, str]:
-    """Parse both as LaTeX or plain expressions and compare; (None, reason) where that cannot be done."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+    """Parse both as LaTeX and compare; (None, reason) where that cannot be done.
 
-    kinds = [LatexExtractionConfig(), ExprExtractionConfig()]
+    Plain expressions are not extracted: that reads "9**9**9" as 9 and "2:30" as 2.
+    """
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    kinds = [LatexExtractionConfig()]
     parsed = [
-        parse(f"${text}$", kinds, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
+        parse(
+            f"${text.replace('**', '^')}$",
+            kinds,
+            fallback_mode="no_fallback",
+            parsing_timeout=None,
+            raise_on_error=True,
+        )
         for text in (reference, answer)
     ]
     if not all(parsed):

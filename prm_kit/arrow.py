@@ -133,7 +133,7 @@ def annotation_from(row: dict[str, Any], solution: Solution) -> Annotation:
             step=label["step"],
             value=label["value"],
             step_hash=step_hash(steps[label["step"]]),
-            shares=tuple(label["shares"]) if label["shares"] is not None else None,  # type: ignore[arg-type]
+            shares=tuple(label["shares"]) if label["shares"] is not None else None,
             count=label["count"],
             stderr=label["stderr"],
             comment=label["comment"],

@@ -18,6 +18,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from prm_kit.errors import InputError, UsageError
@@ -108,9 +109,10 @@ class StepEncoder:
         self._after: list[int] = continued.encode(after, add_special_tokens=False).ids
         if self.mark_id in self._before or self.mark_id in self._after:
             raise UsageError(f"the template holds the mark {reading.mark!r}: steps could not be told from it")
-        literal = {self.mark_id, *self._before, *self._after}
+        added = set(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}
+        literal = {self.mark_id} | (added & {*self._before, *self._after})
         self._rest = plain_text_backend(backend, literal=literal, continued=True)
-        opens = _is_only_special(tokenizer, self._before)
+        opens = added.issuperset(self._before)  # only special tokens, if any, stand before the problem
         self._first = plain_text_backend(backend, literal=literal, continued=False) if opens else self._rest
 
     def encode(
@@ -243,14 +245,9 @@ def _mark_id(tokenizer: PreTrainedTokenizerBase, mark: str) -> int:
     return found[mark]
 
 
-def _is_only_special(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> bool:
-    special = set(tokenizer.added_tokens_decoder)
-    return all(index in special for index in ids)
-
-
 def _step_texts(solution: Solution) -> list[str]:
     ends = [0, *(end for _, end in solution.spans)]
-    return [solution.completion[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [solution.completion[start:end] for start, end in pairwise(ends)]
 
 
 def _windows(solution: Solution, prompt: int, lengths: Sequence[int], limit: int) -> list[tuple[int, int, int]]:

@@ -37,21 +37,19 @@ class Example:
 
 
 class Batch(NamedTuple):
-    """Examples padded on the right.
+    """Examples padded on the right. A causal backbone needs no mask for that: no token sees what comes after it.
 
     Attributes:
-        ids_BT: int64 token ids; padding is 0 where the mask is 0.
-        mask_BT: int64, 1 on real tokens.
-        rows_N: int64, the row of each read position.
-        positions_N: int64, its column.
-        targets_NK: float32.
+        ids: int64 [B, T], token ids; padding, on the right, is 0.
+        rows: int64 [N], the row of each read position.
+        positions: int64 [N], its column.
+        targets: float32 [N, 3].
     """
 
-    ids_BT: NDArray[np.int64]
-    mask_BT: NDArray[np.int64]
-    rows_N: NDArray[np.int64]
-    positions_N: NDArray[np.int64]
-    targets_NK: NDArray[np.float32]
+    ids: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    targets: NDArray[np.float32]
 
 
 class ExampleSet(NamedTuple):
@@ -116,13 +114,10 @@ def collate(examples: Sequence[Example]) -> Batch:
     """Pad examples on the right into one batch."""
     longest = max(len(example.ids) for example in examples)
     ids_BT = np.zeros((len(examples), longest), dtype=np.int64)
-    mask_BT = np.zeros((len(examples), longest), dtype=np.int64)
     for row, example in enumerate(examples):
         ids_BT[row, : len(example.ids)] = example.ids
-        mask_BT[row, : len(example.ids)] = 1
     return Batch(
         ids_BT,
-        mask_BT,
         np.repeat(np.arange(len(examples)), [len(example.positions) for example in examples]),
         np.concatenate([example.positions for example in examples]).astype(np.int64),
         np.concatenate([example.targets for example in examples]),

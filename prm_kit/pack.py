@@ -35,12 +35,12 @@ class Tail:
     Attributes:
         start: First column of the tail in the row.
         end: Column after its last.
-        path_L: Columns of the whole sequence, prefix and tail; None where they are 0 to `end`.
+        path: Tensor [L], columns of the whole sequence, prefix and tail; None where they are 0 to `end`.
     """
 
     start: int
     end: int
-    path_L: Tensor | None
+    path: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,20 @@ class PrefixTree:
     """One row of tokens that holds several sequences.
 
     Attributes:
-        members: Indices of the sequences, in sorted order.
-        ids_T: Token ids.
-        position_ids_T: Position of each token in its sequence.
-        columns: For each member, the column of each of its tokens.
+        ids: Tensor [T], token ids.
+        position_ids: Tensor [T], position of each token in its sequence.
+        columns: For each sequence, the column of each of its tokens.
         tails: The tails, in order of their columns; a sequence that another one holds as a whole has none.
     """
 
-    members: list[int]
-    ids_T: Tensor
-    position_ids_T: Tensor
+    ids: Tensor
+    position_ids: Tensor
     columns: list[list[int]]
     tails: list[Tail]
     _masks: dict[tuple[int, int | None, torch.dtype], Tensor] = field(default_factory=dict)
 
-    def mask_ML(self, tail: int, window: int | None, like: Tensor) -> Tensor:
-        """Additive mask of one tail: 0 where a query may look, else minus infinity. Made once for all layers."""
+    def mask(self, tail: int, window: int | None, like: Tensor) -> Tensor:
+        """Additive mask [M, L] of one tail: 0 where a query may look, else minus infinity. Made once for all layers."""
         key = (tail, window, like.dtype)
         if key not in self._masks:
             n_new = self.tails[tail].end - self.tails[tail].start
@@ -77,28 +75,55 @@ class PrefixTree:
         return self._masks[key]
 
 
-def prefix_trees(
-    sequences: Sequence[Sequence[int]], budget: int, device: torch.device | str = "cpu"
-) -> Iterator[PrefixTree]:
-    """Lay sequences out in rows of at most `budget` distinct tokens; a longer sequence gets a row of its own.
+def prefix_groups(sequences: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
+    """Deal sequences into rows of at most `budget` distinct tokens; a longer sequence gets a row of its own.
 
     Args:
-        sequences: Token ids, none empty.
+        sequences: Token ids.
         budget: Most tokens in a row.
-        device: Where the tensors go.
+
+    Yields:
+        Indices of the sequences of one row, in sorted order.
     """
-    order = sorted(range(len(sequences)), key=lambda index: sequences[index])
+    order = sorted(range(len(sequences)), key=lambda index: list(sequences[index]))
     members: list[int] = []
     used = 0
     for index in order:
-        new = len(sequences[index]) - (_shared(sequences[members[-1]], sequences[index]) if members else 0)
+        sequence = sequences[index]
+        new = len(sequence) - (_shared(sequences[members[-1]], sequence) if members else 0)
         if members and used + new > budget:
-            yield _tree(members, sequences, device)
-            members, used, new = [], 0, len(sequences[index])
+            yield members
+            members, used, new = [], 0, len(sequence)
         members.append(index)
         used += new
     if members:
-        yield _tree(members, sequences, device)
+        yield members
+
+
+def prefix_tree(sequences: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> PrefixTree:
+    """Lay out sequences, sorted as `prefix_groups` gives them, in one row.
+
+    Sequences in another order are computed just as rightly, but share less.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    columns: list[list[int]] = []
+    tails: list[Tail] = []
+    previous: Sequence[int] = []
+    for sequence in sequences:
+        shared = _shared(previous, sequence)
+        start, end = len(ids), len(ids) + len(sequence) - shared
+        path = [*(columns[-1][:shared] if columns else ()), *range(start, end)]
+        columns.append(path)
+        previous = sequence
+        if end == start:
+            continue
+        ids.extend(sequence[shared:])
+        positions.extend(range(shared, len(sequence)))
+        whole = path[-1] == len(path) - 1  # columns increase along a path, so these are 0, 1, 2, ...
+        tails.append(Tail(start, end, None if whole else torch.tensor(path, device=device)))
+    row = torch.tensor([ids, positions], device=device)
+    return PrefixTree(row[0], row[1], columns, tails)
 
 
 @contextmanager
@@ -111,27 +136,6 @@ def prefix_tree_attention(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = before
-
-
-def _tree(members: list[int], sequences: Sequence[Sequence[int]], device: torch.device | str) -> PrefixTree:
-    ids: list[int] = []
-    positions: list[int] = []
-    columns: list[list[int]] = []
-    tails: list[Tail] = []
-    for number, index in enumerate(members):
-        sequence = sequences[index]
-        shared = _shared(sequences[members[number - 1]], sequence) if number else 0
-        start, end = len(ids), len(ids) + len(sequence) - shared
-        path = [*columns[-1][:shared], *range(start, end)] if number else list(range(end))
-        columns.append(path)
-        if end == start:
-            continue
-        ids.extend(sequence[shared:])
-        positions.extend(range(shared, len(sequence)))
-        whole = path[-1] == len(path) - 1  # columns increase along a path, so it is 0, 1, 2, ...
-        tails.append(Tail(start, end, None if whole else torch.tensor(path, device=device)))
-    row = torch.tensor([ids, positions], device=device)
-    return PrefixTree(members, row[0], row[1], columns, tails)
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
@@ -147,7 +151,7 @@ def _shared(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _length(tail: Tail) -> int:
-    return tail.end if tail.path_L is None else len(tail.path_L)
+    return tail.end if tail.path is None else len(tail.path)
 
 
 def _attend(
@@ -168,15 +172,15 @@ def _attend(
     done = []
     for number, tail in enumerate(prefix_tree.tails):
         query = query_1HTD[:, :, tail.start : tail.end]
-        if tail.path_L is None:
+        if tail.path is None:
             key, value = key_1HTD[:, :, : tail.end], value_1HTD[:, :, : tail.end]
         else:
-            key, value = key_1HTD.index_select(2, tail.path_L), value_1HTD.index_select(2, tail.path_L)
+            key, value = key_1HTD.index_select(2, tail.path), value_1HTD.index_select(2, tail.path)
         if groups > 1:
             key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         window = sliding_window if sliding_window is not None and sliding_window < _length(tail) else None
         plain = tail.start == 0 and window is None
-        mask_ML = None if plain else prefix_tree.mask_ML(number, window, query)
+        mask_ML = None if plain else prefix_tree.mask(number, window, query)
         done.append(
             scaled_dot_product_attention(
                 query, key, value, attn_mask=mask_ML, is_causal=plain, dropout_p=dropout, scale=scaling

@@ -62,10 +62,11 @@ class Policy:
             InputError: The model, the tokenizer or policy.json cannot be read.
         """
         try:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False).to(device)
+            model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: no causal language model can be loaded from it: {error}") from None
+        model.to(device)
         file = Path(path) / TEMPLATE_FILE
         if not file.exists():
             return cls.of(model, tokenizer)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from prm_kit.batching import micro_batches
 from prm_kit.encode import Encoded, Overlong
 from prm_kit.errors import InputError
 from prm_kit.model import Prm
-from prm_kit.pack import FAMILIES, PrefixTree, prefix_tree_attention, prefix_trees
+from prm_kit.pack import FAMILIES, prefix_groups, prefix_tree, prefix_tree_attention
 from prm_kit.records import Solution
 from prm_kit.score import Probabilities, StepScores, check_scores
+
+Progress = Callable[[str, int, int | None, str], None]
 
 _SLICE = 4096  # solutions encoded at a time: bounds the memory of their token ids
 
@@ -30,7 +33,7 @@ class PrmScorer:
         token_budget: Most distinct tokens in one forward; None: 2,048 on the CPU, 16,384 elsewhere.
         too_long: What to do with a solution beyond the card's `max_tokens`: "window" or "refuse".
         share_prefixes: Whether common prefixes are computed once; None: where the model family allows it.
-        progress: Called with the number of solutions done, after each part of the work.
+        progress: Called as progress("score", steps done, steps in all, "").
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class PrmScorer:
         token_budget: int | None = None,
         too_long: Overlong = "window",
         share_prefixes: bool | None = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.prm = prm
         self.name = name
@@ -59,38 +62,86 @@ class PrmScorer:
             InputError: A score is not a number, or one sequence alone exceeds the memory; the solution is named.
         """
         found: list[list[Probabilities | None]] = [[None] * len(solution.spans) for solution in solutions]
-        order = sorted(range(len(solutions)), key=lambda index: solutions[index].problem)
+        done, total = 0, sum(map(len, found))
         model = self.prm.model
         training = model.training
-        model.eval()
+        model.train(False)
         try:
             with torch.inference_mode():
-                for start in range(0, len(order), _SLICE):
-                    part = order[start : start + _SLICE]
-                    self._score_part(solutions, part, found)
+                for reads in self._reads(solutions):
+                    for solution, step, probabilities in reads:
+                        found[solution][step] = probabilities
+                    done += len(reads)
+                    if self._progress:
+                        self._progress("score", done, total, "")
         finally:
             model.train(training)
+        if done != total:
+            raise AssertionError(f"{done} of {total} steps were read")
         scores = [StepScores(tuple(steps)) for steps in found]
-        _check_all_read(solutions, scores)
         check_scores(solutions, scores)
         return scores
 
-    def _score_part(
-        self, solutions: Sequence[Solution], part: Sequence[int], found: list[list[Probabilities | None]]
-    ) -> None:
-        asked = [solutions[index] for index in part]
-        encoded = self.prm.encoder.encode(asked, self.prm.card.max_tokens, self._too_long)
-        encoded = [one for one in encoded if one.read_positions]
-        done = 0
-        for members, logits_NK in self._forwards(asked, encoded):
-            rows = torch.softmax(logits_NK / self.prm.card.temperature, dim=-1).tolist()
-            at = 0
-            for member in members:
-                one = encoded[member]
-                for step in one.steps:
-                    low, middle, high = rows[at]
-                    found[part[one.solution]][step] = (low, middle, high)
-                    at += 1
-            done += len(members)
-            if self._progress:
-                self._progress(len(members))
+    def _reads(self, solutions: Sequence[Solution]) -> Iterator[list[tuple[int, int, Probabilities]]]:
+        """Solution, step and class probabilities of every read, one list a forward."""
+        order = sorted(range(len(solutions)), key=lambda index: solutions[index].problem)
+        for start in range(0, len(order), _SLICE):
+            part = order[start : start + _SLICE]
+            asked = [solutions[index] for index in part]
+            encoded = self.prm.encoder.encode(asked, self.prm.card.max_tokens, self._too_long)
+            encoded = [one for one in encoded if one.read_positions]
+            for members in self._batches(encoded):
+                logits_NK = self._logits(members, encoded, asked)
+                where = [(part[encoded[member].solution], step) for member in members for step in encoded[member].steps]
+                if not logits_NK.isfinite().all():
+                    solution, step = where[int(logits_NK.isfinite().all(dim=1).logical_not().nonzero()[0])]
+                    raise InputError(f"solution {solutions[solution].id}, step {step}: the score is not a number")
+                rows = torch.softmax(logits_NK / self.prm.card.temperature, dim=-1).tolist()
+                yield [(solution, step, (p[0], p[1], p[2])) for (solution, step), p in zip(where, rows, strict=True)]
+
+    def _batches(self, encoded: Sequence[Encoded]) -> Iterable[list[int]]:
+        if self._share:
+            return prefix_groups([one.ids for one in encoded], self._budget)
+        return micro_batches(range(len(encoded)), [len(one.ids) for one in encoded], self._budget)
+
+    def _logits(self, members: list[int], encoded: Sequence[Encoded], asked: Sequence[Solution]) -> Tensor:
+        """Logits [N, 3] at the read positions, member by member. What does not fit into memory goes in halves."""
+        forward = self._tree_logits if self._share else self._padded_logits
+        try:
+            return forward([encoded[member] for member in members])
+        except torch.OutOfMemoryError:
+            pass
+        torch.cuda.empty_cache()
+        if len(members) == 1:
+            one = encoded[members[0]]
+            raise InputError(f"solution {asked[one.solution].id}: no memory for its {len(one.ids)} tokens")
+        half = len(members) // 2
+        return torch.cat([self._logits(some, encoded, asked) for some in (members[:half], members[half:])])
+
+    def _tree_logits(self, encoded: Sequence[Encoded]) -> Tensor:
+        tree = prefix_tree([one.ids for one in encoded], self.prm.device)
+        reads = [
+            column[position]
+            for one, column in zip(encoded, tree.columns, strict=True)
+            for position in one.read_positions
+        ]
+        position_N = torch.tensor(reads, device=self.prm.device)
+        with prefix_tree_attention(self.prm.model):
+            return self.prm.read_logits(
+                tree.ids[None],
+                None,
+                torch.zeros_like(position_N),
+                position_N,
+                tree.position_ids[None],
+                prefix_tree=tree,
+            )
+
+    def _padded_logits(self, encoded: Sequence[Encoded]) -> Tensor:
+        longest = max(len(one.ids) for one in encoded)
+        padding = self.prm.model.config.pad_token_id
+        ids_BT = torch.tensor([one.ids + [padding] * (longest - len(one.ids)) for one in encoded])
+        mask_BT = torch.tensor([[1] * len(one.ids) + [0] * (longest - len(one.ids)) for one in encoded])
+        reads = [(row, position) for row, one in enumerate(encoded) for position in one.read_positions]
+        row_N, position_N = torch.tensor(reads).unbind(1)
+        device = self.prm.device
+        return self.prm.read_logits(ids_BT.to(device), mask_BT.to(device), row_N.to(device), position_N.to(device))

@@ -87,7 +87,7 @@ def plain_text(text: str) -> str:
         text = "".join(_plain_character(character) for character in text)
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
-    text = strip_delimiters(text)
+    text = strip_delimiters(text.strip().rstrip(".。;,"))
     text = re.sub(r"\s+", " ", text).strip()
     return re.sub(r"(?<=[^\w\s}.]) | (?=[^\w\s{.$\\-])", "", text).rstrip(".。;,").strip()
 

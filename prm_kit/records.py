@@ -76,8 +76,12 @@ class Solution:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("problem", "completion"):
+        for name in ("problem", "completion", "source"):
             check_text(name, getattr(self, name))
+        for name in ("final_answer", "reference_answer", "generator", "licence"):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
+        check_meta(self.meta)
         check_spans(self.spans, self.completion)
 
     @cached_property
@@ -182,6 +186,10 @@ class Annotation:
         steps = [label.step for label in self.labels]
         if any(b <= a for a, b in pairwise(steps)) or (steps and steps[0] < 0):
             raise InputError(f"annotation of {self.solution_id}: step indices {steps} are not increasing from 0")
+        for comment in (self.comment, *(label.comment for label in self.labels), *self.flags):
+            if comment is not None:
+                check_text("a comment or flag", comment)
+        check_meta(self.meta)
 
     @cached_property
     def id(self) -> str:
@@ -272,6 +280,20 @@ def check_text(name: str, text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(f"{name} holds a lone surrogate at offset {error.start}") from None
+
+
+def check_meta(meta: Mapping[str, Any]) -> None:
+    """Refuse provenance that is no plain JSON.
+
+    Raises:
+        InputError: It holds other things than JSON values, NaN or infinity, or a lone surrogate.
+    """
+    if not meta:
+        return
+    try:
+        json.dumps(dict(meta), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"meta cannot be stored as JSON: {error}") from None
 
 
 def check_spans(spans: Sequence[Span], completion: str) -> None:

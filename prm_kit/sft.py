@@ -6,8 +6,9 @@ Tensor names end in their dimensions: B demonstrations, T tokens, V vocabulary.
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,18 +16,20 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from prm_kit.batching import epoch_updates, micro_batches, updates_per_epoch
-from prm_kit.errors import InputError, UsageError
+from prm_kit.errors import InputError, PrmKitError, UsageError
 from prm_kit.files import value_sha256, whole_directory
+from prm_kit.interruption import Interruption
 from prm_kit.policy import Policy
 from prm_kit.run_directory import RunDirectory
 from prm_kit.sft_settings import SftSettings
 from prm_kit.tasks.task import Demonstration
+from prm_kit.train_start import autocast, chosen_device
 from prm_kit.training_state import TrainingState, check_same_inputs
 
-Progress = Callable[[int, int, str], None]
-"""Called after each update with (updates done, updates in all, what to say)."""
+Progress = Callable[[int, int, dict[str, Any]], None]
+"""Called after every line of metrics.jsonl: updates done, updates in all, the line."""
 
-_IGNORED = -100
+_IGNORED = -100  # what cross_entropy leaves out
 
 
 class EncodedDemonstration(NamedTuple):
@@ -51,7 +54,7 @@ def fine_tune(
         demonstrations: What to imitate.
         dev: Demonstrations to measure the loss on before and after; may be empty.
         out: Gets checkpoint/ (a `Policy`), metrics.jsonl, timings.jsonl and summary.json.
-        progress: Told of every update.
+        progress: See `Progress`.
 
     Returns:
         The summary: updates, tokens, and loss and token accuracy on `dev` before and after.
@@ -59,25 +62,27 @@ def fine_tune(
     Raises:
         UsageError: There is nothing to imitate, or `out` holds a run of other settings or data.
         InputError: A demonstration has no completion or more than `max_tokens`.
+        PrmKitError: The loss is not finite.
+        KeyboardInterrupt: Stopped by SIGINT or SIGTERM, resumable.
     """
     if not demonstrations:
         raise UsageError("no demonstrations to imitate")
-    device = _device(settings.device)
-    policy = Policy.load(settings.policy, device)
+    policy = Policy.load(settings.policy, chosen_device(settings.device))
     train_set = encode_demonstrations(policy, demonstrations, settings.max_tokens)
     dev_set = encode_demonstrations(policy, dev, settings.max_tokens)
-    out.mkdir(parents=True, exist_ok=True)
-    check_same_inputs(
-        out / "inputs.json",
-        {"settings": settings.model_dump(), "train": value_sha256(demonstrations), "dev": value_sha256(dev)},
-    )
     run = RunDirectory(out)
-    run.start(settings.model_dump())
-    with run.timed("train"):
-        summary = _train(settings, policy, train_set, dev_set, run, progress)
+    hashes = {"train": value_sha256(demonstrations), "dev": value_sha256(dev)}
+    check_same_inputs(out / "inputs.json", {"settings": settings.model_dump(), "data": hashes})
+    if (out / "summary.json").exists():
+        done: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        return done
+    run.start({"sft": settings.model_dump(mode="json"), "data": hashes})
+    with run.timed("train"), torch.random.fork_rng(), Interruption() as interruption:
+        summary = _train(settings, policy, train_set, dev_set, run, interruption, progress)
     with whole_directory(out / "checkpoint") as part:
         policy.save(part)
     run.finish(summary)
+    shutil.rmtree(out / "state", ignore_errors=True)
     return summary
 
 
@@ -92,7 +97,9 @@ def encode_demonstrations(
     prompts = policy.prompt_ids([demonstration.problem for demonstration in demonstrations])
     completions = policy.completion_ids([demonstration.completion for demonstration in demonstrations])
     found = []
-    for number, (demonstration, prompt, completion) in enumerate(zip(demonstrations, prompts, completions, strict=True)):
+    for number, (demonstration, prompt, completion) in enumerate(
+        zip(demonstrations, prompts, completions, strict=True)
+    ):
         if not demonstration.completion.strip():
             raise InputError(f"demonstration {number}: its completion is blank")
         if max_tokens is not None and len(prompt) + len(completion) > max_tokens:
@@ -119,66 +126,78 @@ def _train(
     train_set: list[EncodedDemonstration],
     dev_set: list[EncodedDemonstration],
     run: RunDirectory,
+    interruption: Interruption,
     progress: Progress | None,
 ) -> dict[str, Any]:
     torch.manual_seed(settings.seed)
-    model = policy.model
+    model, budget = policy.model, settings.micro_batch_tokens
     optimizer = _optimizer(model, settings)
     state = TrainingState(run.path / "state", model, optimizer)
-    autocast = _autocast(settings.precision, model.device)
-    before = json.dumps(evaluate_demonstrations(model, dev_set, settings.micro_batch_tokens)) if dev_set else "null"
-    state.load()
-    run.truncate_metrics(state.standing.metrics_lines)
+    before = evaluate_demonstrations(model, dev_set, budget)
+    resumed = state.load()
+    standing = state.standing
+    run.truncate_metrics(standing.metrics_lines)
     lengths = [len(demonstration.ids) for demonstration in train_set]
-    an_epoch = updates_per_epoch(lengths, settings.batch_tokens)
-    in_all = an_epoch * settings.epochs
+    per_epoch = updates_per_epoch(lengths, settings.batch_tokens)
+    in_all = per_epoch * settings.epochs
     model.train()
-    for epoch in range(state.standing.update // an_epoch, settings.epochs):
+    for epoch in range(standing.update // per_epoch, settings.epochs):
         updates = epoch_updates(lengths, settings.batch_tokens, settings.bucket_updates, settings.seed, epoch)
-        for members in updates[state.standing.update - epoch * an_epoch :]:
-            rate = learning_rate((state.standing.update + 1) / in_all, settings)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            batches = micro_batches(members, lengths, settings.micro_batch_tokens)
-            loss, tokens = _accumulate(model, [[train_set[i] for i in batch] for batch in batches], autocast)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient_norm or float("inf"))
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            state.standing.update += 1
-            state.standing.tokens += sum(lengths[i] for i in members)
-            done = state.standing.update
-            if done % settings.log_every == 0 or done == in_all:
-                run.log(update=done, loss=loss, learning_rate=rate, gradient_norm=float(norm), target_tokens=tokens)
-            if settings.checkpoint_every and done % settings.checkpoint_every == 0:
-                state.standing.metrics_lines = run.metrics_lines()
+        for members in updates[standing.update - epoch * per_epoch :]:
+            if interruption.asked:
                 state.save()
-            if progress:
-                progress(done, in_all, f"loss {loss:.3f}")
-    model.eval()
-    after = evaluate_demonstrations(model, dev_set, settings.micro_batch_tokens) if dev_set else None
+            interruption.check()
+            rate = learning_rate((standing.update + 1) / in_all, settings)
+            batches = [[train_set[i] for i in batch] for batch in micro_batches(members, lengths, budget)]
+            measured = _update(model, optimizer, batches, rate, settings)
+            standing.update += 1
+            standing.tokens += sum(lengths[i] for i in members)
+            if standing.update % settings.log_every == 0 or standing.update == in_all:
+                run.log(update=standing.update, **measured)
+                standing.metrics_lines += 1
+                if progress:
+                    progress(standing.update, in_all, measured)
+            if settings.checkpoint_every and standing.update % settings.checkpoint_every == 0:
+                state.save()
     return {
         "updates": in_all,
         "demonstrations": len(train_set),
-        "tokens": state.standing.tokens,
-        "dev": {"before": json.loads(before), "after": after, "n": len(dev_set)},
+        "tokens": standing.tokens,
+        "resumed": resumed,
+        "dev": {
+            "before": before,
+            "after": evaluate_demonstrations(model.eval(), dev_set, budget),
+            "n": len(dev_set),
+        },
     }
 
 
-def _accumulate(
-    model: Any, batches: list[list[EncodedDemonstration]], autocast: Callable[[], AbstractContextManager[Any]]
-) -> tuple[float, int]:
-    """Gradients of the mean loss over all completion tokens of an update, however it is cut into micro-batches."""
+def _update(
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    batches: list[list[EncodedDemonstration]],
+    rate: float,
+    settings: SftSettings,
+) -> dict[str, Any]:
+    """One step down the mean loss over all completion tokens of an update, however it is cut into micro-batches."""
     tokens = sum(len(d.ids) - d.prompt_length for batch in batches for d in batch)
-    total = 0.0
+    loss_sum = 0.0
     for batch in batches:
-        with autocast():
-            logits_BTV, targets_BT = completion_logits(model, batch)
-            loss = cross_entropy(
-                logits_BTV.float().flatten(0, 1), targets_BT.flatten(), ignore_index=_IGNORED, reduction="sum"
-            )
-        (loss / tokens).backward()
-        total += loss.item()
-    return total / tokens, tokens
+        with autocast(settings.precision, model.device):
+            logits_BTV, target_BT = completion_logits(model, batch)
+        loss = cross_entropy(
+            logits_BTV.float().flatten(0, 1), target_BT.flatten(), ignore_index=_IGNORED, reduction="sum"
+        )
+        (loss / tokens).backward()  # type: ignore[no-untyped-call]
+        loss_sum += loss.item()
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient_norm or math.inf))
+    if not math.isfinite(loss_sum) or not math.isfinite(norm):
+        raise PrmKitError(f"the loss ({loss_sum}) or its gradient ({norm}) is not finite: lower the learning rate")
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {"loss": loss_sum / tokens, "learning_rate": rate, "gradient_norm": norm, "target_tokens": tokens}
 
 
 def completion_logits(model: Any, batch: Sequence[EncodedDemonstration]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -190,30 +209,32 @@ def completion_logits(model: Any, batch: Sequence[EncodedDemonstration]) -> tupl
     longest = max(len(d.ids) for d in batch)
     first = min(d.prompt_length for d in batch)
     ids_BT = torch.zeros(len(batch), longest, dtype=torch.long)
-    targets_BT = torch.full((len(batch), longest), _IGNORED, dtype=torch.long)
+    target_BT = torch.full((len(batch), longest), _IGNORED, dtype=torch.long)
     for row, demonstration in enumerate(batch):
         ids = torch.tensor(demonstration.ids)
         ids_BT[row, : len(ids)] = ids
-        targets_BT[row, demonstration.prompt_length : len(ids)] = ids[demonstration.prompt_length :]
+        target_BT[row, demonstration.prompt_length : len(ids)] = ids[demonstration.prompt_length :]
     # position t predicts token t + 1: the last position is kept by the model and dropped here
     output = model(input_ids=ids_BT.to(model.device), use_cache=False, logits_to_keep=longest - first + 1)
-    return output.logits[:, :-1], targets_BT[:, first:].to(model.device)
+    return output.logits[:, :-1], target_BT[:, first:].to(model.device)
 
 
 @torch.inference_mode()
 def evaluate_demonstrations(
     model: Any, demonstrations: Sequence[EncodedDemonstration], token_budget: int
-) -> dict[str, float]:
-    """Mean loss (nats) and accuracy per completion token."""
+) -> dict[str, float] | None:
+    """Mean loss (nats) and accuracy per completion token; None of no demonstrations."""
+    if not demonstrations:
+        return None
     was_training = model.training
     model.eval()
     lengths = [len(demonstration.ids) for demonstration in demonstrations]
     loss = hits = tokens = 0.0
     for batch in micro_batches(range(len(lengths)), lengths, token_budget):
-        logits_BTV, targets_BT = completion_logits(model, [demonstrations[i] for i in batch])
-        real_BT = targets_BT != _IGNORED
-        loss += cross_entropy(logits_BTV[real_BT].float(), targets_BT[real_BT], reduction="sum").item()
-        hits += (logits_BTV.argmax(-1) == targets_BT)[real_BT].sum().item()
+        logits_BTV, target_BT = completion_logits(model, [demonstrations[i] for i in batch])
+        real_BT = target_BT != _IGNORED
+        loss += cross_entropy(logits_BTV[real_BT].float(), target_BT[real_BT], reduction="sum").item()
+        hits += (logits_BTV.argmax(-1) == target_BT)[real_BT].sum().item()
         tokens += real_BT.sum().item()
     model.train(was_training)
     return {"loss": loss / tokens, "token_accuracy": hits / tokens}
@@ -226,17 +247,3 @@ def _optimizer(model: Any, settings: SftSettings) -> torch.optim.Optimizer:
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=True)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"device {name!r}: this machine has no CUDA device")
-    return torch.device(name)
-
-
-def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
-        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext

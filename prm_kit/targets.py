@@ -90,7 +90,9 @@ class TargetSet:
             "solutions": len(self.items),
             "targets": self.count,
             "labels": dict(self.labels),
-            "target_mass": {f"{value:+d}" if value else "0": m for value, m in zip(LABEL_VALUES, self.masses, strict=True)},
+            "target_mass": {
+                f"{value:+d}" if value else "0": m for value, m in zip(LABEL_VALUES, self.masses, strict=True)
+            },
             "dropped_labels": dict(self.dropped_labels),
             "dropped_solutions": dict(self.dropped_solutions),
             "conflicting_repeats": self.conflicts,

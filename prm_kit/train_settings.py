@@ -25,7 +25,7 @@ class LoraSettings(Settings):
     """
 
     rank: Positive = 16
-    alpha: float = Field(32.0, gt=0)
+    alpha: Positive = 32
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: Literal["all-linear"] | list[str] = "all-linear"
 
@@ -77,7 +77,7 @@ class TrainSettings(Settings):
     updates: Positive | None = None
     batch_tokens: Positive = 16384
     micro_batch_tokens: Positive = 8192
-    bucket_updates: Positive = 8
+    bucket_updates: Positive = 32
     max_tokens: Positive | None = None
     too_long: Literal["refuse", "window", "drop"] = "refuse"
     learning_rate: float = Field(2e-5, gt=0, allow_inf_nan=False)

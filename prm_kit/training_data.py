@@ -128,4 +128,3 @@ def _warnings(train: TargetSet, dev: TargetSet, dev_masses: Sequence[float]) -> 
         ),
     }
     return [text for text, is_so in checks.items() if is_so]
-

@@ -35,6 +35,8 @@ class Standing:
         update: Updates done.
         metrics_lines: Lines that metrics.jsonl had.
         evaluated: `update` at the last evaluation, -1 before the first.
+        untrained: Development metrics before the first update.
+        last: Development metrics of the last evaluation.
         best: Development metrics of the best evaluation, None before the first.
         best_update: `update` at that evaluation.
         stale: Evaluations since then.
@@ -46,6 +48,8 @@ class Standing:
     update: int = 0
     metrics_lines: int = 0
     evaluated: int = -1
+    untrained: dict[str, float] | None = None
+    last: dict[str, float] | None = None
     best: dict[str, float] | None = None
     best_update: int = 0
     stale: int = 0
@@ -108,8 +112,9 @@ class TrainingState:
             set_trained_weights(self.model, load_file(path / "weights.safetensors"))
             self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu"))
             random = torch.load(path / "random.pt", weights_only=True, map_location="cpu")
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise InputError(f"{path}: this saved state cannot be read ({error}); train into another folder") from None
+        except Exception as error:  # damaged files end in many kinds of error
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            raise InputError(f"{path}: this saved state cannot be read ({reason}); train into another folder") from None
         torch.set_rng_state(random["cpu"])
         for index, state in enumerate(random["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(state, index)

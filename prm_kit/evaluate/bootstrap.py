@@ -61,9 +61,7 @@ class Bootstrap:
         sums = np.asarray(sums_PM, dtype=np.float64)
         return np.concatenate([statistic(draw.astype(np.float64) @ sums) for draw in self.draws()])
 
-    def of_items(
-        self, problem_N: IntArray, statistic: Callable[[FloatArray], FloatArray]
-    ) -> FloatArray:
+    def of_items(self, problem_N: IntArray, statistic: Callable[[FloatArray], FloatArray]) -> FloatArray:
         """Replicates [R] of a statistic that needs every item: `statistic` gets weights [r, N], gives [r]."""
         rows = max(1, _CELLS // max(1, len(problem_N)))
         found = []

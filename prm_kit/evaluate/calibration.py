@@ -27,8 +27,9 @@ def bin_edges(probability_N: FloatArray, bins: int, binning: str) -> FloatArray:
     """Inner edges of the bins, ascending and distinct (at most bins - 1). A value on an edge falls in the upper bin."""
     if binning == "equal_width":
         return np.linspace(0.0, 1.0, bins + 1)[1:-1]
-    edges = np.unique(np.quantile(probability_N, np.linspace(0.0, 1.0, bins + 1)[1:-1])) if len(probability_N) else []
-    return np.asarray(edges, dtype=np.float64)
+    if not len(probability_N):
+        return np.zeros(0)
+    return np.unique(np.quantile(probability_N, np.linspace(0.0, 1.0, bins + 1)[1:-1])).astype(np.float64)
 
 
 def expected_calibration_error(

@@ -82,40 +82,37 @@ def predicted_first_errors(scores: Sequence[StepScores], threshold: Threshold) -
     return np.array([NO_ERROR if step is None else step for step in found], dtype=int)
 
 
-def sweep(labelled: Sequence[Labelled], scores: Sequence[StepScores], rule: str = "value") -> Sweep:
-    """Accuracies at every threshold that makes a difference, exactly, in one sort.
+def sweep(
+    labelled: Sequence[Labelled],
+    scores: Sequence[StepScores],
+    rule: str = "value",
+    thresholds: FloatArray | None = None,
+) -> Sweep:
+    """Accuracies at the given thresholds, or (exactly, in one sort) at every threshold that makes a difference.
 
-    An erroneous solution is right for thresholds in (score of the true step, lowest score before it]; one without
-    error for thresholds up to its lowest score.
+    A solution with an error is found for thresholds in (score of the true step, lowest score before it]; one without
+    passes for thresholds up to its lowest score.
 
     Raises:
         InputError: No solution has settled labels.
     """
-    low, high, lowest = [], [], []
+    start, end, lowest = [], [], []
     for truth, score in zip(true_first_errors(labelled).tolist(), scores, strict=True):
-        if truth == UNSETTLED:
-            continue
         numbers = [np.inf if x is None else x for x in step_numbers(score, rule)]
         if truth == NO_ERROR:
             lowest.append(min(numbers, default=np.inf))
-        else:
-            low.append(numbers[truth])
-            high.append(min(numbers[:truth], default=np.inf))
-    if not low and not lowest:
+        elif truth != UNSETTLED:
+            start.append(numbers[truth])
+            end.append(min(numbers[:truth], default=np.inf))
+    if not start and not lowest:
         raise InputError("no solution has labels that settle its first error: every step judged, or all up to a -1")
-    starts, ends, ok = (np.array(part, dtype=np.float64) for part in (low, high, lowest))
-    seen = np.unique(np.concatenate([starts, ends, ok]))
-    seen = seen[np.isfinite(seen)]
-    if not len(seen):
-        seen = np.zeros(1)
-    middle = (seen[:-1] + seen[1:]) / 2
-    middle = np.where(middle > seen[:-1], middle, seen[1:])
-    threshold = np.concatenate([seen[:1], middle, seen[-1:] + 1e-6])
+    starts, ends, ok = (np.array(part, dtype=np.float64) for part in (start, end, lowest))
+    threshold = _differing(np.concatenate([starts, ends, ok])) if thresholds is None else thresholds
     real = starts < ends
     hits = np.searchsorted(np.sort(starts[real]), threshold) - np.searchsorted(np.sort(ends[real]), threshold)
     passed = len(ok) - np.searchsorted(np.sort(ok), threshold)
-    error_accuracy = ratio(hits.astype(float), np.float64(len(starts)))
-    correct_accuracy = ratio(passed.astype(float), np.float64(len(ok)))
+    error_accuracy = ratio(hits.astype(float), np.array(float(len(starts))))
+    correct_accuracy = ratio(passed.astype(float), np.array(float(len(ok))))
     return Sweep(threshold, error_accuracy, correct_accuracy, harmonic_mean(error_accuracy, correct_accuracy))
 
 
@@ -191,9 +188,7 @@ def first_error_table(
         for column in range(len(names) + 1)
     ]
     n = int((n_error + n_ok)[-1])
-    means = {
-        key: bootstrap.measure(points[key][0], replicates[key], n) for key in ("f1_mean", "f1_weighted_mean")
-    }
+    means = {key: bootstrap.measure(points[key][0], replicates[key], n) for key in ("f1_mean", "f1_weighted_mean")}
     table = {
         "threshold": threshold.to_json(),
         "n_unsettled": int((truth == UNSETTLED).sum()),
@@ -235,6 +230,16 @@ def _true_first_error(values: Sequence[int | None]) -> int:
         if value == -1:
             return step
     return NO_ERROR
+
+
+def _differing(scores: FloatArray) -> FloatArray:
+    """One threshold below all scores, one between each two neighbours, one above all."""
+    seen = np.unique(scores[np.isfinite(scores)])
+    if not len(seen):
+        seen = np.zeros(1)
+    middle = (seen[:-1] + seen[1:]) / 2
+    middle = np.where(middle > seen[:-1], middle, seen[1:])
+    return np.concatenate([seen[:1], middle, seen[-1:] + 1e-6])
 
 
 def _hits(truth_L: IntArray, predicted_L: IntArray) -> FloatArray:

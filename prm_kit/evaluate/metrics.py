@@ -61,15 +61,20 @@ def step_metrics(label_N: IntArray, probabilities_N3: FloatArray) -> dict[str, f
         found |= {f"precision {label}": precision[index], f"recall {label}": recall[index], f"f1 {label}": f1[index]}
     answered = predicted != ABSTAINED
     value = (probabilities_N3[:, 2] - probabilities_N3[:, 0])[answered]
-    for name, (label, sign, ranking, _) in RANKINGS.items():
-        positive = label_N[answered] == label
+    for name, (of, sign, ranking, _) in RANKINGS.items():
+        positive = label_N[answered] == of
         one_sided = positive.all() or not positive.any()
         found[name] = np.nan if one_sided else ranking(positive, sign * value)
     return {name: number_or_none(found[name]) for name in METRIC_NAMES}
 
 
-def step_table(rows: StepRows, probabilities_N3: FloatArray, bootstrap: Bootstrap) -> dict[str, Any]:
-    """The step-level part of an evaluation for one scorer: see `prm_kit.evaluate.evaluation` for its keys."""
+def step_table(
+    rows: StepRows, probabilities_N3: FloatArray, bootstrap: Bootstrap
+) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+    """The step-level part of an evaluation for one scorer, and the replicates [R] of its metrics by name.
+
+    `prm_kit.evaluate.evaluation` lists the keys of the table.
+    """
     points = step_metrics(rows.label, probabilities_N3)
     confusion = confusion_counts(rows.label, predicted_classes(probabilities_N3))
     replicates = metric_replicates(rows, probabilities_N3, bootstrap)
@@ -86,7 +91,8 @@ def step_table(rows: StepRows, probabilities_N3: FloatArray, bootstrap: Bootstra
         }
         for index, label in enumerate(LABEL_VALUES)
     }
-    return {"n": n, "answered": answered, **measures, "classes": classes, "confusion": confusion.tolist()}
+    table = {"n": n, "answered": answered, **measures, "classes": classes, "confusion": confusion.tolist()}
+    return table, replicates
 
 
 def metric_replicates(rows: StepRows, probabilities_N3: FloatArray, bootstrap: Bootstrap) -> dict[str, FloatArray]:
@@ -115,7 +121,8 @@ def ranking_replicates(
 
 def confusion_counts(label_N: IntArray, predicted_N: IntArray) -> IntArray:
     """Counts [3, 4]: rows are labels (-1, 0, +1), columns predictions (-1, 0, +1, abstained)."""
-    return _one_hot_cells(label_N, predicted_N).sum(axis=0).reshape(3, 4).astype(np.int64)
+    counts: IntArray = _one_hot_cells(label_N, predicted_N).sum(axis=0).reshape(3, 4).astype(np.int64)
+    return counts
 
 
 def confusion_metrics(counts_R34: FloatArray, present: NDArray[np.bool_]) -> dict[str, FloatArray]:
@@ -172,7 +179,8 @@ def _tied_weights(
 
 
 def _one_hot_cells(label_N: IntArray, predicted_N: IntArray) -> FloatArray:
-    return np.eye(12)[(label_N + 1) * 4 + predicted_N + 1]
+    cells: FloatArray = np.eye(12)[(label_N + 1) * 4 + predicted_N + 1]
+    return cells
 
 
 RANKINGS: dict[str, tuple[int, float, Callable[..., float], WeightedRanking]] = {

@@ -61,7 +61,8 @@ def judged_steps(labelled: Sequence[Labelled]) -> StepRows:
                 seen.add((reached, value))
                 rows.append((index, step, int(problems[index]), value, len(values)))
     columns = np.array(rows, dtype=np.int64).reshape(-1, 5).T
-    return StepRows(*columns, n_problems=int(problems.max(initial=-1)) + 1, n_repeated=judged - len(rows))
+    at, steps, of, label, n_steps = columns
+    return StepRows(at, steps, of, label, n_steps, int(problems.max(initial=-1)) + 1, n_repeated=judged - len(rows))
 
 
 def probabilities_of(rows: StepRows, scores: Sequence[StepScores]) -> FloatArray:

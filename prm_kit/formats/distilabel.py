@@ -1,4 +1,4 @@
-"""distilabel's FormatPRM: what it is given (instruction, solutions) and what it makes of it (Math-Shepherd's layout)."""
+"""distilabel's FormatPRM: what it is given (instruction, solutions) and what it makes of it (Math-Shepherd's)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ def read_row(row: Row, layout: DistilabelLayout) -> Reading:
         step, label = _split_label(text.rstrip("\n"), index, layout)
         steps.append(step)
         labels.append(label)
-    solution = Solution.from_steps(
-        row.text("instruction"), steps, layout.joiner, **layout.fields("distilabel", row)
-    )
+    solution = Solution.from_steps(row.text("instruction"), steps, layout.separator, **layout.fields("distilabel", row))
     values: list[LabelValue] = [1 if label == layout.positive else -1 for label in labels]
     annotation = Annotation(
         solution.id,

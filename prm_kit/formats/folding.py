@@ -37,11 +37,19 @@ class Folding(Settings):
 
 @dataclass(frozen=True)
 class Holds:
-    """Which labels a format can hold beside -1 and +1: `neutral` 0, `soft` floats in [0, 1], `missing` none at all."""
+    """Which labels a format can hold beside -1 and +1.
+
+    Attributes:
+        neutral: 0.
+        soft: Floats in [0, 1].
+        missing: A step without label.
+        missing_after_error: A step without label after the first -1.
+    """
 
     neutral: bool = False
     soft: bool = False
     missing: bool = False
+    missing_after_error: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,12 @@ def fold(
         UsageError: A label does not fit and no policy says what to do with it.
         LeftOut: The policies leave this solution out.
     """
-    targets = [_target(label, folding, holds, f"solution {solution.id}, step {step}", format_name)
-               for step, label in enumerate(labels)]
-    if holds.missing or None not in targets:
+    targets = [
+        _target(label, folding, holds, f"solution {solution.id}, step {step}", format_name)
+        for step, label in enumerate(labels)
+    ]
+    needed = targets[: targets.index(-1)] if holds.missing_after_error and -1 in targets else targets
+    if holds.missing or None not in needed:
         return Folded(solution, tuple(targets))
     if folding.missing_policy == "keep":
         raise UsageError(
@@ -90,6 +101,13 @@ def fold(
     if folding.missing_policy == "drop":
         raise LeftOut("a step has no label")
     return _cut(solution, targets)
+
+
+def as_it_is(label: StepLabel | None) -> LabelValue | float | None:
+    """A label as a target, nothing folded: its value, else its share of +1, else None."""
+    if label is None or label.value is not None:
+        return None if label is None else label.value
+    return None if label.shares is None else label.shares[2]
 
 
 def soft_value(shares: tuple[float, float, float], policy: NeutralPolicy, where: str) -> float | None:

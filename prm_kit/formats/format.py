@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from prm_kit.errors import InputError
 from prm_kit.formats.folding import Folded, Holds
@@ -53,7 +53,7 @@ class Row:
         items = as_list(self.value, key)
         return [as_text({f"{key}[{i}]": item}, f"{key}[{i}]") for i, item in enumerate(items)]
 
-    def list(self, key: str) -> Sequence[Any]:
+    def array(self, key: str) -> Sequence[Any]:
         """A required list."""
         return as_list(self.value, key)
 
@@ -107,6 +107,12 @@ def as_share(value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
         raise InputError(f"{key}: a soft label is a number in [0, 1]")
     return float(value)
+
+
+def _required(values: Mapping[str, Any], key: str) -> Any:
+    if values.get(key) is None:
+        raise InputError(f"{key}: missing")
+    return values[key]
 
 
 class Item(NamedTuple):
@@ -190,7 +196,8 @@ class Format:
         layout: The class of its options.
         read: Its reader.
         write: Its writer, or None where it can only be read.
-        holds: Which kinds of labels it can hold.
+        holds: Which kinds of labels it can hold, given its options.
+        labels: "folded" to what it holds; "whole": every annotation as it is; "none": it has no place for labels.
         tree: For formats whose row is a tree: the key under which solutions belong to one row. None: one row each.
         warning: For the export report, what whoever reads the file elsewhere should know.
     """
@@ -201,8 +208,19 @@ class Format:
     read: Reader
     write: Writer | None
     holds: Callable[[Any], Holds]
+    labels: Literal["folded", "whole", "none"] = "folded"
     tree: Callable[[Solution, Annotation | None], Hashable] | None = None
     warning: str | None = None
+
+
+def branch_of(solution: Solution, annotation: Annotation | None) -> tuple[str | None, int | None]:
+    """(id of the trunk or None, step at which this leaves it or None).
+
+    The annotation's word counts more than the solution's: a solution that two trees share is stored once, with the
+    meta of the first.
+    """
+    meta = {**solution.meta, **(annotation.meta if annotation else {})}
+    return meta.get("parent"), meta.get("branch_step")
 
 
 def hard_labels(solution: Solution, values: Sequence[LabelValue | None]) -> tuple[StepLabel, ...]:

@@ -46,7 +46,7 @@ def read_tagged(row: Row, layout: MathShepherdLayout, format_name: str) -> Readi
     meta = {"subset": row.optional_text("task")}
     if layout.step_numbers == "outside":
         meta["step_numbers"] = "outside"
-    solution = Solution.from_steps(problem, steps, layout.joiner, **layout.fields(format_name, row, **meta))
+    solution = Solution.from_steps(problem, steps, layout.separator, **layout.fields(format_name, row, **meta))
     values: list[LabelValue] = [1 if label == layout.positive else -1 for label in labels]
     annotation = Annotation(
         solution.id,

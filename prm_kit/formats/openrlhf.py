@@ -34,12 +34,14 @@ def read_row(row: Row, layout: OpenRlhfLayout) -> Reading:
         if key not in row.value:
             raise InputError(f"{key} is missing (the row has {', '.join(row.value)}); set input_key and label_key")
     pieces = pieces_at(row.text(layout.input_key), layout.step_mark)
-    values = row.list(layout.label_key)
+    values = row.array(layout.label_key)
     if len(pieces) != len(values):
         raise InputError(f"{layout.label_key}: {len(values)} values for {len(pieces)} step marks")
     problem, steps = steps_of(pieces, layout)
-    solution = Solution.from_steps(problem, steps, layout.joiner, **layout.fields("openrlhf", row))
-    labels = tuple(_label(step, text, value, layout) for step, (text, value) in enumerate(zip(steps, values, strict=True)))
+    solution = Solution.from_steps(problem, steps, layout.separator, **layout.fields("openrlhf", row))
+    labels = tuple(
+        _label(step, text, value, layout) for step, (text, value) in enumerate(zip(steps, values, strict=True))
+    )
     annotation = Annotation(solution.id, layout.rater("import", "openrlhf"), labels)
     reading = Reading([Item(solution, (annotation,))])
     reading.seen.update(value if isinstance(value, str) else "soft" for value in values)

@@ -14,14 +14,25 @@ from typing import Any, cast
 
 from prm_kit.errors import InputError
 from prm_kit.formats.folding import Holds
-from prm_kit.formats.format import Format, Item, Judged, Layout, Reading, Row, as_list, as_mapping, as_text
+from prm_kit.formats.format import (
+    Format,
+    Item,
+    Judged,
+    Layout,
+    Reading,
+    Row,
+    as_list,
+    as_mapping,
+    as_text,
+    branch_of,
+)
 from prm_kit.formats.prm800k_rows import write_tree
 from prm_kit.records import Annotation, LabelValue, Rater, Solution, StepLabel, check_text, step_hash
 
 ANSWER_MARK = "# Answer\n\n"
 """PRM800K's last steps state the final answer after this."""
 
-_ROW_KEYS = (
+_QUESTION_KEYS = (
     "pre_generated_steps",
     "pre_generated_answer",
     "pre_generated_verifier_score",
@@ -33,10 +44,10 @@ class Prm800kLayout(Layout):
     """Options.
 
     Attributes:
-        joiner: What stands between two steps of the completion.
+        separator: What stands between two steps of the completion.
     """
 
-    joiner: str = "\n\n"
+    separator: str = "\n\n"
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,9 @@ def _candidate(number: int | None, value: Mapping[str, Any], key: str) -> _Candi
         raise InputError(f"{key}.rating: not -1, 0, 1 or null")
     text = as_text(value, "text")
     check_text(f"{key}.text", text)
-    return _Candidate(number, text, None if rating is None else cast(LabelValue, int(rating)), bool(value.get("flagged")))
+    return _Candidate(
+        number, text, None if rating is None else cast(LabelValue, int(rating)), bool(value.get("flagged"))
+    )
 
 
 def _picked(step: Mapping[str, Any], candidates: Sequence[_Candidate], key: str) -> _Candidate | None:
@@ -129,9 +142,7 @@ def _picked(step: Mapping[str, Any], candidates: Sequence[_Candidate], key: str)
 class _Tree:
     """Makes the solutions and annotations of one row."""
 
-    def __init__(
-        self, row: Row, question: Mapping[str, Any], label: Mapping[str, Any], layout: Prm800kLayout
-    ) -> None:
+    def __init__(self, row: Row, question: Mapping[str, Any], label: Mapping[str, Any], layout: Prm800kLayout) -> None:
         self.row, self.question, self.label, self.layout = row, question, label, layout
         self.problem = as_text(question, "problem")
         generation = row.value.get("generation")
@@ -150,16 +161,12 @@ class _Tree:
         )
 
     def trunk(self, chosen: Sequence[_Candidate]) -> Solution:
-        return self._solution(
-            [candidate.text for candidate in chosen],
-            **self._row_meta(),
-            chosen_completions=[candidate.number for candidate in chosen],
-        )
+        return self._solution([candidate.text for candidate in chosen], **self._problem_meta())
 
     def branch(
         self, trunk: Solution | None, chosen: Sequence[_Candidate], step: int, candidate: _Candidate, *, whole: bool
     ) -> Solution:
-        meta = self._row_meta() if whole else {}
+        meta = self._problem_meta() if whole else {}
         texts = [before.text for before in chosen[:step]] + [candidate.text]
         return self._solution(texts, **meta, parent=trunk.id if trunk else None, branch_step=step)
 
@@ -169,18 +176,14 @@ class _Tree:
         return Solution.from_steps(
             self.problem,
             steps,
-            self.layout.joiner,
+            self.layout.separator,
             final_answer=answer.strip() if mark else None,
             reference_answer=self.question.get("ground_truth_answer"),
             **fields,
         )
 
-    def _row_meta(self) -> dict[str, Any]:
-        return {
-            "generation": self.row.value.get("generation"),
-            "finish_reason": self.label.get("finish_reason"),
-            **{key: self.question.get(key) for key in _ROW_KEYS},
-        }
+    def _problem_meta(self) -> dict[str, Any]:
+        return {key: self.question.get(key) for key in _QUESTION_KEYS}
 
     def trunk_annotation(self, solution: Solution, chosen: Sequence[_Candidate]) -> Annotation:
         labels = tuple(
@@ -190,7 +193,8 @@ class _Tree:
         )
         by_hand = [step for step, candidate in enumerate(chosen) if candidate.by_hand]
         flagged = [step for step, candidate in enumerate(chosen) if candidate.flagged]
-        return self._annotation(solution, labels, by_hand, flagged, whole=True)
+        numbers = [candidate.number for candidate in chosen]
+        return self._annotation(solution, labels, by_hand, flagged, whole=True, chosen_completions=numbers)
 
     def branch_annotation(self, solution: Solution, step: int, candidate: _Candidate, *, whole: bool) -> Annotation:
         label = StepLabel(step, candidate.rating, step_hash(candidate.text))
@@ -200,6 +204,8 @@ class _Tree:
             [step] if candidate.by_hand else [],
             [step] if candidate.flagged else [],
             whole=whole,
+            parent=solution.meta.get("parent"),
+            branch_step=step,
             alternative=candidate.number,
         )
 
@@ -213,7 +219,14 @@ class _Tree:
         whole: bool,
         **meta: Any,
     ) -> Annotation:
-        kept = {**meta, "human_written_steps": by_hand or None, "flagged_steps": flagged or None}
+        row = {"generation": self.row.value.get("generation"), "finish_reason": self.label.get("finish_reason")}
+        kept = {
+            "row_id": self.row.place,
+            **(row if whole else {}),
+            **meta,
+            "human_written_steps": by_hand or None,
+            "flagged_steps": flagged or None,
+        }
         milliseconds = self.label.get("total_time")
         return Annotation(
             solution.id,
@@ -256,10 +269,10 @@ def iso_utc(value: Any) -> str:
 
 def tree_key(solution: Solution, annotation: Annotation | None) -> Hashable:
     """Trunk and branches of one pass belong together: same trunk, same rater, same time."""
-    meta = solution.meta
-    root: Hashable = meta.get("parent") or solution.id
-    if "branch_step" in meta and not meta.get("parent"):
-        root = ("row", meta.get("row_id"))
+    parent, step = branch_of(solution, annotation)
+    root: Hashable = parent or solution.id
+    if parent is None and step is not None:
+        root = ("row", {**solution.meta, **(annotation.meta if annotation else {})}.get("row_id"))
     return root, annotation and (annotation.rater, annotation.time)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prm_kit.errors import InputError
-from prm_kit.formats.format import Judged
+from prm_kit.formats.format import Judged, branch_of
 
 _QUESTION_KEYS = (
     "ground_truth_solution",
@@ -36,8 +36,8 @@ def write_tree(group: Sequence[Judged]) -> dict[str, Any]:
 
 
 def _is_branch(judged: Judged, ids: set[str]) -> bool:
-    meta = judged.solution.meta
-    return "branch_step" in meta and (meta.get("parent") is None or meta["parent"] in ids)
+    parent, step = branch_of(judged.solution, judged.annotation)
+    return step is not None and (parent is None or parent in ids)
 
 
 class _Step:
@@ -64,14 +64,15 @@ class _Step:
 
 
 def _chosen_step(trunk: Judged, index: int) -> _Step:
-    places = trunk.solution.meta.get("chosen_completions") or []
+    places = (trunk.annotation.meta if trunk.annotation else {}).get("chosen_completions") or []
     step = _Step()
     step.add(trunk, index, places[index] if index < len(places) else 0, chosen=True)
     return step
 
 
 def _add_branch(steps: list[_Step], trunk: Judged | None, branch: Judged) -> None:
-    at = branch.solution.meta["branch_step"]
+    _, at = branch_of(branch.solution, branch.annotation)
+    assert at is not None
     texts = branch.solution.steps
     before = trunk.solution.steps[:at] if trunk else ()
     if len(texts) != at + 1 or texts[:at] != before:
@@ -91,7 +92,11 @@ def _finished(step: _Step) -> dict[str, Any]:
 def _row(head: Judged, steps: list[dict[str, Any]]) -> dict[str, Any]:
     solution, annotation = head.solution, head.annotation
     flags = annotation.flags if annotation else ()
-    meta: Mapping[str, Any] = {**solution.meta, "ground_truth_answer": solution.reference_answer}
+    meta: Mapping[str, Any] = {
+        **solution.meta,
+        **(annotation.meta if annotation else {}),
+        "ground_truth_answer": solution.reference_answer,
+    }
     lead_time = annotation.lead_time if annotation else None
     return {
         "labeler": annotation.rater.name if annotation else None,

@@ -1,20 +1,20 @@
-"""Text with a mark after every step, as Math-Shepherd introduced it and several formats copy it.
+r"""Text with a mark after every step, as Math-Shepherd introduced it and several formats copy it.
 
-    <problem> Step 1: ... ки\\nStep 2: ... ки
+    <problem> Step 1: ... ки\nStep 2: ... ки
 
 The steps end where the marks stand. Where the problem ends and the first step begins is not marked: it is the last
 place before the first mark at which `first_step` ("Step 1:") follows white space, because a problem may say "Step 1:"
-too. Where `first_step` is empty it is the last `problem_joiner`.
+too. Where `first_step` is empty it is the last `problem_separator`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from prm_kit.errors import InputError, UsageError
 from prm_kit.formats.format import Layout
-from typing import Literal
 
 
 class TaggedLayout(Layout):
@@ -22,55 +22,55 @@ class TaggedLayout(Layout):
 
     Attributes:
         step_mark: What stands after every step.
-        problem_joiner: What stands between the problem and the first step.
-        first_step: How the first step begins; "" where nothing says so, then `problem_joiner` must.
+        problem_separator: What stands between the problem and the first step.
+        first_step: How the first step begins; "" where nothing says so, then `problem_separator` must.
         step_numbers: "in_text": "Step 1: " is part of the step's text. "outside": it is taken off on reading and put
             on in writing.
-        joiner: What stands between two steps.
+        separator: What stands between two steps.
     """
 
     step_mark: str = "ки"
-    problem_joiner: str = " "
+    problem_separator: str = " "
     first_step: str = "Step 1:"
     step_numbers: Literal["in_text", "outside"] = "in_text"
-    joiner: str = "\n"
+    separator: str = "\n"
 
 
 def cut_problem(text: str, layout: TaggedLayout) -> tuple[str, str]:
-    """Cut "problem joiner first-step" in two.
+    """Cut "problem separator first-step" in two.
 
     Raises:
         InputError: There is no such place, or nothing before it.
         UsageError: The options name no rule.
     """
-    joiner = layout.problem_joiner
+    separator = layout.problem_separator
     if layout.first_step:
         starts = [found.start() for found in re.finditer(re.escape(layout.first_step), text, re.IGNORECASE)]
         starts = [at for at in starts if at > 0 and text[at - 1].isspace()]
         if not starts:
             raise InputError(f"no {layout.first_step!r} before the first step's end")
         at = starts[-1]
-        problem, step = text[:at].removesuffix(joiner), text[at:]
-    elif joiner.strip(" "):
-        problem, found, step = text.rpartition(joiner)
+        problem, step = text[:at].removesuffix(separator), text[at:]
+    elif separator.strip(" "):
+        problem, found, step = text.rpartition(separator)
         if not found:
-            raise InputError(f"no {joiner!r} between problem and first step")
+            raise InputError(f"no {separator!r} between problem and first step")
     else:
-        raise UsageError("give first_step or a problem_joiner that is not a space: nothing else ends the problem")
+        raise UsageError("give first_step or a problem_separator that is not a space: nothing else ends the problem")
     if not problem.strip():
         raise InputError("no problem before the first step")
     return problem, step
 
 
 def steps_of(pieces: Sequence[str], layout: TaggedLayout) -> tuple[str, list[str]]:
-    """Problem and steps from the texts between the marks: the joiner before and one space after each step go.
+    """Problem and steps from the texts between the marks: the separator before and one space after each step go.
 
     Raises:
         InputError: A step is empty, or has no number where one is expected.
     """
     texts = [piece.removesuffix(" ") for piece in pieces]
     problem, first = cut_problem(texts[0], layout)
-    steps = [first] + [text.removeprefix(layout.joiner) for text in texts[1:]]
+    steps = [first] + [text.removeprefix(layout.separator) for text in texts[1:]]
     if layout.step_numbers == "outside":
         steps = [_without_number(step, index) for index, step in enumerate(steps)]
     for index, step in enumerate(steps):
@@ -95,8 +95,8 @@ def tagged_text(problem: str, steps: Sequence[str], marks: Sequence[str], layout
             f"the first step does not begin with {layout.first_step!r}, so nobody could tell it from the problem; "
             "set step_numbers to outside to have numbers put on"
         )
-    body = layout.joiner.join(f"{step} {mark}" for step, mark in zip(steps, marks, strict=True))
-    return f"{problem}{layout.problem_joiner}{body}"
+    body = layout.separator.join(f"{step} {mark}" for step, mark in zip(steps, marks, strict=True))
+    return f"{problem}{layout.problem_separator}{body}"
 
 
 def pieces_at(text: str, mark: str) -> list[str]:

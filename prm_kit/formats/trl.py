@@ -18,11 +18,11 @@ class TrlLayout(Layout):
     """Options.
 
     Attributes:
-        joiner: What stands between two steps of the completion (TRL's `step_separator`).
+        separator: What stands between two steps of the completion (TRL's `step_separator`).
         labels: What is written: "bool", or "float" with soft labels as they are. Both are read.
     """
 
-    joiner: str = "\n"
+    separator: str = "\n"
     labels: Literal["bool", "float"] = "bool"
 
 
@@ -30,10 +30,10 @@ def read_row(row: Row, layout: TrlLayout) -> Reading:
     """One row, one solution."""
     if isinstance(row.value.get("prompt"), list):
         raise InputError("prompt: a list of chat messages; stepwise supervision has plain text here")
-    steps, values = row.texts("completions"), row.list("labels")
+    steps, values = row.texts("completions"), row.array("labels")
     if len(steps) != len(values):
         raise InputError(f"labels: {len(values)} labels for {len(steps)} completions")
-    solution = Solution.from_steps(row.text("prompt"), steps, layout.joiner, **layout.fields("trl", row))
+    solution = Solution.from_steps(row.text("prompt"), steps, layout.separator, **layout.fields("trl", row))
     labels = [_label(step, text, value) for step, (text, value) in enumerate(zip(steps, values, strict=True))]
     annotation = Annotation(
         solution.id, layout.rater("import", "trl"), tuple(label for label in labels if label is not None)
@@ -60,8 +60,10 @@ def write_rows(group: Sequence[Judged], layout: TrlLayout) -> dict[str, Any]:
     return {
         "prompt": solution.problem,
         "completions": list(solution.steps),
-        "labels": [target == 1 if hard else target if isinstance(target, float) else float(target == 1)
-                   for target in folded.targets],
+        "labels": [
+            target == 1 if hard else target if isinstance(target, float) else float(target == 1)
+            for target in folded.targets
+        ],
     }
 
 

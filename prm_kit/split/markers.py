@@ -8,14 +8,17 @@ from typing import NamedTuple
 
 from prm_kit.split.protect import Blocks
 
-_WORDS = {word: n for n, word in enumerate("zero one two three four five six seven eight nine ten".split())}
+_ENGLISH = "zero one two three four five six seven eight nine ten"
+_WORDS = {word: n for n, word in enumerate(_ENGLISH.split())}
 _HAN = {sign: n for n, sign in enumerate("零一二三四五六七八九十")} | {"两": 2}
 _CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳"
 _HAN_NUMBER = r"(?:\d{1,4}|[零一二两三四五六七八九十]{1,3})"
 
-_AT_LINE_START = re.compile(
+# Group names are the families. The line end before is matched too: a literal lets the search jump from line to line.
+_MARKER = re.compile(
     rf"""
-    ^(?P<indent>[^\S\n]*+) (?: \#{{1,6}}[^\S\n]*+ | [-*+•][^\S\n]++ )? (?:\*\*|__|\*)?
+    \n (?= [\s\#*_+•Ss(（第步零一二三四五六七八九十\d{_CIRCLED}-] ) (?P<indent> [^\S\n]*+ )
+    (?: \#{{1,6}}[^\S\n]*+ | [-*+•][^\S\n]++ )? (?:\*\*|__|\*)?
     (?: (?:Step|STEP|step) [^\S\n]* \#? (?P<step> \d{{1,4}} | (?i:{"|".join(_WORDS)}) ) \b
             (?= [^\S\n]* (?: [:：.,)\]*_(（—–-] | $ ) )
       | 第 [^\S\n]? (?P<di> {_HAN_NUMBER} ) [^\S\n]? 步
@@ -31,13 +34,15 @@ _AT_LINE_START = re.compile(
     re.MULTILINE | re.VERBOSE,
 )
 _INLINE = re.compile(
-    rf"Step[^\S\n]?(?P<step>\d{{1,4}})[^\S\n]?[:：]"
-    rf"|第(?P<di>{_HAN_NUMBER})步[:：，,]"
-    rf"|步骤[^\S\n]?(?P<bu>{_HAN_NUMBER})[:：]"
+    r"(?:(?<!\#)\#{1,6}[^\S\n]?|\*\*)?"
+    rf"(?:Step[^\S\n]?(?P<step>\d{{1,4}})(?:\*\*)?[^\S\n]?[:：]"
+    rf"|第(?P<di>{_HAN_NUMBER})步(?:\*\*)?[:：，,]"
+    rf"|步骤[^\S\n]?(?P<bu>{_HAN_NUMBER})(?:\*\*)?[:：])"
 )
 _CONCLUSION = re.compile(
     r"^[^\S\n]*(?:\#{1,6}[^\S\n]*|\*\*)?(?:Therefore|Thus|Hence|So[,\s]|In (?:conclusion|summary)|Finally|Conclusion"
-    r"|(?:The )?[Ff]inal [Aa]nswer|The answer|Answer\b|A:|\#{4}[^\S\n]*[-\d]|\\boxed|因此|所以|综上|故|最终|最后|答)",
+    r"|Solution:|(?:The )?[Ff]inal [Aa]nswer|The answer|Answer\b|A:|\#{4}[^\S\n]*[-\d]|\\boxed"
+    r"|因此|所以|综上|故|最终|最后|答|解答)",
     re.MULTILINE,
 )
 
@@ -62,9 +67,10 @@ def numbered(text: str, blocks: Blocks) -> list[Marker]:
     line counts where no line starts with such a marker.
     """
     families: dict[str, list[Marker]] = {}
-    for match in _AT_LINE_START.finditer(text):
+    for match in _MARKER.finditer("\n" + text):
         family = str(match.lastgroup)
-        if not blocks.hold(match.end()):
+        # The offset in the text is one less than in the match: that of the line's first character is match.start().
+        if not blocks.hold(match.end() - 1):
             marker = Marker(match.start(), len(match["indent"]), _number(match[family]), family)
             families.setdefault(family, []).append(marker)
     chains = {family: _counting(markers) for family, markers in families.items()}
@@ -87,15 +93,18 @@ def is_consistent(markers: Sequence[Marker]) -> bool:
 
 
 def marker_cuts(text: str, blocks: Blocks, markers: Sequence[Marker]) -> list[int]:
-    """Offsets of the markers, and of a conclusion that follows the last of them in a paragraph or line of its own."""
+    """Offsets of the markers, and of what concludes the text after the last of them.
+
+    That is every paragraph behind the last marker's that opens with a word such as "Therefore" or "Answer"; where
+    there is none, the last line that does.
+    """
     cuts = [marker.position for marker in markers if marker.position > 0]
-    if markers:
-        body = text.find("\n", markers[-1].position + 1)
-        for match in _CONCLUSION.finditer(text, body) if body >= 0 else ():
-            if not blocks.hold(match.start()):
-                cuts.append(match.start())
-                break
-    return cuts
+    body = text.find("\n", markers[-1].position + 1) if markers else -1
+    if body < 0:
+        return cuts
+    lines = blocks.outside([match.start() for match in _CONCLUSION.finditer(text, body)])
+    paragraphs = [line for line in lines if not text[text.rfind("\n", 0, line - 1) + 1 : line].strip()]
+    return cuts + (paragraphs or lines[-1:])
 
 
 def _counting(markers: Sequence[Marker]) -> list[Marker]:
@@ -115,7 +124,9 @@ def _inline(text: str, blocks: Blocks) -> list[Marker]:
         if not blocks.hold(match.start()):
             marker = Marker(match.start(), 0, _number(match[family]), family)
             found.setdefault(family, []).append(marker)
-    return max((_counting(markers) for markers in found.values()), key=len, default=[])
+    # Within a line "see Step 1: ..." is more likely than a second start.
+    chains = [[m for k, m in enumerate(markers) if k == 0 or m.number > 1] for markers in found.values()]
+    return max((_counting(chain) for chain in chains), key=len, default=[])
 
 
 def _number(written: str) -> int:

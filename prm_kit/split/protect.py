@@ -92,7 +92,7 @@ NO_BLOCKS = Blocks()
 def protect(text: str) -> Blocks:
     """Find the protected regions of a text, in time linear in its length."""
     fences = _fences(text) if "```" in text or "~~~" in text else []
-    regions = _formulas(text, fences)
+    regions = _formulas(text, fences) if fences or "\\" in text or "$" in text or "<<" in text else []
     tables = _tables(text) if "|" in text and "-" in text else []
     if not regions and not tables:
         return NO_BLOCKS

@@ -6,20 +6,20 @@ import re
 
 # A stop with the quotes and brackets that close behind it, and the white space after; always matches from a stop on.
 _STOP = re.compile(r"""(?P<stop>[.!?。！？]++)(?P<closers>(?:["'”’」』）)\]*_$}]|\\[)\]])*+)(?P<space>\s*+)""")
-_LAST_WORD = re.compile(r"(?P<before>\S*)\s?(?<!\S)(?P<word>\S+)\Z")
 _NEXT_WORD = re.compile(r"[A-Za-z]+")
-_LIST_NUMBER = re.compile(r"(?:^|\n)[^\S\n]*[*#(]*[^\S\n]*(?:[Ss]tep[^\S\n]*)?\d{1,3}\Z")
+_LIST_NUMBER = re.compile(r"(?:\n|[.!?:]\s)[^\S\n]*[*#(]*[^\S\n]*(?:[Ss]tep[^\S\n]*)?\d{1,3}\Z")
 
-_ABBREVIATIONS = frozenset(
-    "e.g i.e cf vs viz resp approx w.r.t s.t a.k.a fig figs eq eqs eqn no nos sec ch vol pp ref refs thm lem prop def"
-    " cor dr mr mrs ms prof st jr sr al incl ca dept est".split()
-)
+_ALWAYS = "e.g i.e cf vs viz resp approx w.r.t s.t a.k.a dr mr mrs ms prof st al incl ca"
+_BEFORE_NUMBERS = "fig figs eq eqs eqn no nos sec ch vol p pp ref refs thm lem prop def cor ex"
+_ABBREVIATIONS = frozenset(_ALWAYS.split())
+_NUMBERED = frozenset(_BEFORE_NUMBERS.split())
 _DOTTED = re.compile(r"(?:[A-Za-z]{1,2}\.)+[A-Za-z]{1,2}")
-_STARTERS = frozenset(
-    "A An And As At But By Finally First For From Hence He Here How However I If In It Let Let's Next Notice Note Now"
-    " On One Or Our She Similarly Since So Solving Substituting Suppose That The Their Then There Therefore These They"
-    " This Thus To Using We What When Where Which While With You Your".split()
+_OPENING_WORDS = (
+    "A An And As At But By Finally First For From Hence He Here How However I If In It Let Next Notice Note Now On One"
+    " Or Our She Similarly Since So Solving Substituting Suppose That The Their Then There Therefore These They This"
+    " Thus To Using We What When Where Which While With You Your"
 )
+_STARTERS = frozenset(_OPENING_WORDS.split())
 _WINDOW = 48
 
 
@@ -51,9 +51,11 @@ def sentence_cuts(text: str, start: int = 0, end: int | None = None) -> list[int
 
 def _opens_sentence(text: str, position: int, on_new_line: bool) -> bool:
     character = text[position]
-    if on_new_line or character.isupper() or character.isdigit():
+    if on_new_line or character.isdigit():
         return True
-    return character in "$\\\"'“‘「『（([#" or (character.isalpha() and not character.islower()) or text.startswith("**", position)
+    if character.isalpha():
+        return not character.islower()
+    return character in "$\\\"'“‘「『（([#" or text.startswith("**", position)
 
 
 def _goes_on(text: str, match: re.Match[str]) -> bool:
@@ -64,17 +66,20 @@ def _goes_on(text: str, match: re.Match[str]) -> bool:
     before = text[max(0, dot - _WINDOW) : dot]
     if before[-1:].isdigit():
         return _LIST_NUMBER.search(before if dot > _WINDOW else "\n" + before) is not None
-    last = _LAST_WORD.search(before)
-    if last is None:
+    words = before.split()
+    if not words or before[-1].isspace():
         return False
-    word = last["word"].lstrip("(\"'“‘*[")
+    word = words[-1].lstrip("(\"'“‘*[")
     if word.lower() in _ABBREVIATIONS:
         return True
+    if word.lower() in _NUMBERED:
+        return text[match.end()] in "0123456789($\\[#"
     follower = _NEXT_WORD.match(text, match.end(), match.end() + 20)
     starts_anew = follower is None or follower[0] in _STARTERS
     if _DOTTED.fullmatch(word):
         return not starts_anew
     if len(word) == 1 and word.isupper():
         # "John F. Kennedy" and "J. Smith", but not "option B. Then" or "the value of X. We".
-        return not starts_anew and (not last["before"] or last["before"][0].isupper())
+        initials = follower is not None and len(follower[0]) == 1 and text[follower.end() : follower.end() + 1] == "."
+        return initials or (not starts_anew and (len(words) == 1 or words[-2][0].isupper()))
     return False

@@ -3,8 +3,8 @@
     Start with 37, subtract 7, times 3.
 
     Step 1: 37 - 7 = 30
-    Step 2: we have 30          (restates: correct and adds nothing, 0)
-    Step 3: 30 * 3 = 90
+    So far 30               (restates: correct and adds nothing, 0; so does a line written twice)
+    Step 2: 30 * 3 = 90
     Answer: 90
 
 Small enough that a model of 0.15M parameters learns it in a minute on one CPU core, and every step has an exact label
@@ -85,7 +85,9 @@ class ArithmeticTask:
     def demonstrations(self, split: Split, n: int | None, seed: int) -> list[Demonstration]:
         """Worked completions of `problems(split, n, seed)`: about half of them right."""
         random = Random(f"{self.name} demonstrations {split} {seed}")  # noqa: S311
-        return [Demonstration(p.text, self._write(parse_problem(p.text), random)) for p in self.problems(split, n, seed)]
+        return [
+            Demonstration(p.text, self._write(parse_problem(p.text), random)) for p in self.problems(split, n, seed)
+        ]
 
     def verify(self, problem: Problem, completion: str) -> bool:
         """Whether the last "Answer:" line states the value that the operations lead to."""
@@ -106,12 +108,11 @@ class ArithmeticTask:
                 # a slip that would leave 0-99 later is not made: no line of the task ever does
                 after = Chain(slipped, chain.operations[done + 1 :])
                 result = slipped if after.stays_within(HIGHEST) else result
-            lines.append(f"{value} {symbol} {operand} = {result}")
+            lines.append(f"Step {done + 1}: {value} {symbol} {operand} = {result}\n")
             value = result
             if random.random() < self.restate_rate:
-                lines.append(lines[-1] if random.random() < 0.5 else f"we have {value}")
-        numbered = [f"Step {number}: {line}\n" for number, line in enumerate(lines, 1)]
-        return "".join(numbered) + f"Answer: {value}\n"
+                lines.append(lines[-1] if random.random() < 0.5 else f"So far {value}\n")
+        return "".join(lines) + f"Answer: {value}\n"
 
 
 def problem_text(chain: Chain) -> str:

@@ -4,7 +4,7 @@ A step is judged given the steps before it as written, whatever the problem's tr
 
 +1  the problem's next operation, done right, on the value that the steps before reached as written; or the answer line
     that states that value when no operation is left.
-0   a correct line that adds nothing: it states the value reached ("we have 30"), or repeats an earlier line that was
+0   a correct line that adds nothing: it states the value reached ("So far 30"), or repeats an earlier line that was
     right.
 -1  everything else: wrong arithmetic, another number or operation than the next one, a wrong line once more, an early
     or a wrong answer, a line that says nothing checkable, anything new after the answer.
@@ -30,7 +30,7 @@ Operation = tuple[str, int]
 
 _NUMBER = re.compile(r"Step \d+: *", re.ASCII)
 _EQUATION = re.compile(r"(-?\d+) ([-+*]) (\d+) = (-?\d+)", re.ASCII)
-_RESTATING = re.compile(r"we have (-?\d+)", re.ASCII)
+_RESTATING = re.compile(r"So far (-?\d+)", re.ASCII)
 _ANSWER = re.compile(r"Answer: (-?\d+)", re.ASCII)
 _LONGEST = 80
 

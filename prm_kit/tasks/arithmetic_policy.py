@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 STEP_MARK = "<|step|>"
 """A reserved token that no text contains: where a PRM reads a step."""
 
 _SPECIAL = ("<|pad|>", "<|end|>", "<|unknown|>", STEP_MARK)
 _WORDS = (
-    "Start with",
-    ", add",
-    ", subtract",
-    ", times",
+    "Start with ",
+    ", add ",
+    ", subtract ",
+    ", times ",
     ".",
     "\n",
-    "Answer:",
-    " we have",
-    " +",
-    " -",
-    " *",
-    " =",
-    *(f"Step {number}:" for number in range(1, 10)),
-    *(f" {digit}" for digit in range(10)),
+    "So far ",
+    "Answer: ",
+    " + ",
+    " - ",
+    " * ",
+    " = ",
+    *(f"Step {number}: " for number in range(1, 10)),
     *(str(digit) for digit in range(10)),
 )
 
@@ -32,8 +31,7 @@ _WORDS = (
 def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer of the embedded task: a phrase or a digit is one token, and decoding gives the text back.
 
-    The first digit of a number carries the space before it. A character that the task never writes becomes one
-    unknown token.
+    A character that the task never writes becomes one unknown token.
     """
     vocabulary = {token: number for number, token in enumerate((*_SPECIAL, *_WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))  # noqa: S106
@@ -41,7 +39,7 @@ def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
     words = "|".join(word.replace(".", r"\.").replace("+", r"\+").replace("*", r"\*") for word in longest_first)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f"{words}|[\\s\\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token="<|pad|>",  # noqa: S106
         eos_token="<|end|>",  # noqa: S106
@@ -72,6 +70,7 @@ def arithmetic_policy(seed: int, hidden: int = 64, layers: int = 3) -> LlamaForC
         max_position_embeddings=256,
         tie_word_embeddings=True,
         attention_dropout=0.0,
+        attention_bias=True,  # with it heads find "three tokens back" at once; without it learning takes twice as long
         pad_token_id=0,
         eos_token_id=1,
         bos_token_id=None,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from random import Random
 from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
-from prm_kit.errors import unknown_name
+from prm_kit.errors import UsageError, unknown_name
 from prm_kit.records import LabelValue, Problem, Rater, Solution
 
 Split = Literal["train", "dev", "test"]
@@ -90,6 +91,14 @@ def check_split(split: str) -> None:
         raise unknown_name("split", split, SPLITS)
 
 
-def first_distinct(problems: Sequence[Problem]) -> list[Problem]:
-    """The problems without repeated texts, in order."""
-    return list({problem.text: problem for problem in reversed(problems)}.values())[::-1]
+def draw(problems: Sequence[Problem], n: int | None, seed: int, where: str) -> list[Problem]:
+    """Draw `n` of the problems at random, in random order; all of them, in their own order, for None.
+
+    Raises:
+        UsageError: There are fewer than `n`.
+    """
+    if n is None:
+        return list(problems)
+    if n > len(problems):
+        raise UsageError(f"{where}: {n} problems were asked for, and there are {len(problems)}")
+    return Random(f"draw {seed}").sample(list(problems), n)  # noqa: S311

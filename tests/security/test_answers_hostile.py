@@ -39,7 +39,22 @@ CODE = [
     "os.system('touch PWNED')",
     "open('PWNED','w')",
 ]
-ODD = ["４２", "\u202e24\u202c", "4\u200b2", "42\x00", "\ud800", "\x1b[31m42", "", " ", "$$", "\\", "{", "}", "^", "\\frac"]
+ODD = [
+    "４２",
+    "\u202e24\u202c",
+    "4\u200b2",
+    "42\x00",
+    "\ud800",
+    "\x1b[31m42",
+    "",
+    " ",
+    "$$",
+    "\\",
+    "{",
+    "}",
+    "^",
+    "\\frac",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -74,11 +89,10 @@ def test_odd_characters_get_a_verdict():
 def test_bombs_that_reach_the_worker_are_killed_and_the_pool_lives_on(monkeypatch):
     monkeypatch.setattr(answers, "refusal", lambda text: None)
     with AnswerChecker(seconds=0.8) as checker:
-        assert checker.equal("9**9**9", "x").equal is None
-        assert checker.counts["timeout"] + checker.counts["crashed"] + checker.counts["unparsed"] == 1
-        slow = checker.equal(r"(x+1)^{20000}", r"(x+1)^{20000}+y-y")
-        assert slow.equal is None
-        assert checker.restarts >= 1
+        for late, bomb in enumerate(("$9^{9^{9^9}}$", r"\frac{1}{" * 150 + "2" + "}" * 150), start=1):
+            assert checker.equal(bomb, "43").equal is None
+            assert checker.restarts == checker.counts["timeout"] + checker.counts["crashed"] == late
+        assert checker.equal("43 + x", "x + 43").reason in ("symbolic", "timeout")
     with AnswerChecker(seconds=20) as checker:
         assert checker.equal("x+1", "1+x").equal is True
 
@@ -127,5 +141,5 @@ def test_many_threads_and_two_workers_under_attack_get_every_verdict_in_order():
 
 def test_refusal_lets_ordinary_answers_pass():
     for text in (r"\frac{\sqrt{3}}{2}", "x^{2n}+1", "e^{-x^2}", "2^{10}", "10!", r"\binom{10}{3}", "[0, 1)", "3.5e10",
-                 r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "f'(x)=2x", "9:30 a.m.", "y=x^2+1", "2^{3^2}"):  # fmt: skip
+                 r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "f'(x)=2x", "9:30 a.m.", "y=x^2+1", "e^{x^2+1}"):  # fmt: skip
         assert refusal(text) is None, text

@@ -1,0 +1,396 @@
+"""Read one expression from tokens and evaluate it while reading, with the units that ordinary prose puts in it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from labeling.arithmetic import (
+    Polynomial,
+    UnreadableError,
+    Value,
+    add,
+    choose,
+    divide,
+    factorial,
+    multiply,
+    power,
+    root,
+    variable,
+)
+from labeling.tokens import Token, number, words
+
+MAX_DEPTH = 20
+
+STANDARD = 0
+PERCENT_IS_A_UNIT = 1
+DIVIDE_LAST = 2
+SCALES_ARE_UNITS = 4
+ROUND_BRACKETS_ARE_REMARKS = 8
+STYLES = (PERCENT_IS_A_UNIT, DIVIDE_LAST, SCALES_ARE_UNITS, ROUND_BRACKETS_ARE_REMARKS)
+"""Other readings that people use. A claim that is right under one of them is not called wrong."""
+
+_SCALES = {
+    "hundred": 100,
+    "thousand": 1000,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+    "dozens": 12,
+    "万": 10**4,
+    "亿": 10**8,
+}
+_NEVER_UNITS = words(
+    "and or so then is are was were be been has have had gives give get gets got to from than if when because since "
+    "which that this but plus minus times less more fewer twice thrice double triple half squared cubed number value "
+    "total sum product difference remaining equals equal means mod sin cos tan log ln exp gcd lcm max min let where "
+    "while thus hence therefore as we he she it they you i not over into divided multiplied by remainder factorial "
+    "choose digits base 其中 所以 因此 那么 如果 和 或 是 有 的 比 与"
+)
+_FUNCTION_LETTERS = frozenset("fghpqFGHPQRSTCV")
+_UNIT_LETTERS = frozenset("mgshlLKCFNJWVA")
+_AFTER_OPERAND = frozenset("+-*/=)")
+MAX_UNIT_WORDS = 5
+
+
+class Reader:
+    """Reads one expression. After `read`, the attributes say what was met on the way.
+
+    Attributes:
+        position: Index of the token after the expression.
+        operations: Operators met, written or implied.
+        units: Unit words met, lower case.
+        decimals: Most decimal places of any literal.
+        first: Value of the first literal.
+        literals: Number of literals.
+        ambiguous: Whether people would read it in more than one way.
+    """
+
+    __slots__ = (
+        "ambiguous",
+        "decimals",
+        "depth",
+        "first",
+        "literals",
+        "operations",
+        "position",
+        "style",
+        "tokens",
+        "units",
+    )
+
+    def __init__(self, tokens: Sequence[Token], style: int = STANDARD) -> None:
+        self.tokens = tokens
+        self.style = style
+
+    def read(self, position: int) -> Value:
+        """Read from `position` as far as an expression goes.
+
+        Raises:
+            UnreadableError: There is no expression, or an operand of it is not understood.
+        """
+        self.position = position
+        self.operations = self.decimals = self.depth = self.literals = 0
+        self.units: list[str] = []
+        self.first: Value | None = None
+        self.ambiguous = False
+        return self._sum()
+
+    def _peek(self) -> str:
+        """Kind of the next token; a `$` between an operand and an operator is stepped over."""
+        tokens, position = self.tokens, self.position
+        if position >= len(tokens):
+            return ""
+        kind = tokens[position].kind
+        if kind == "$" and position + 1 < len(tokens) and tokens[position + 1].kind in _AFTER_OPERAND:
+            self.position += 1
+            return tokens[position + 1].kind
+        return kind
+
+    def _sum(self) -> Value:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise UnreadableError("nested too deeply")
+        value = self._product()
+        while (kind := self._peek()) == "+" or kind == "-":
+            self.position += 1
+            self.operations += 1
+            right = self._product()
+            value = add(value, right if kind == "+" else multiply(-1, right))
+        self.depth -= 1
+        return value
+
+    def _product(self) -> Value:
+        value = self._signed()
+        divided = False
+        divisor: Value = 1
+        while True:
+            kind = self._peek()
+            if kind == "*" or kind == "/":
+                self.position += 1
+                right = self._signed()
+            elif self._is_of(divided):
+                self.position += 1
+                kind, right = "*", self._signed()
+            elif self._joins(kind):
+                kind, right = "*", self._factor()
+                self.ambiguous = self.ambiguous or divided
+            else:
+                break
+            self.operations += 1
+            if kind == "/":
+                divided = True
+            if divided and self.style & DIVIDE_LAST:
+                divisor = multiply(divisor, right)
+            else:
+                value = multiply(value, right) if kind == "*" else divide(value, right)
+        return divide(value, divisor) if divisor != 1 else value
+
+    def _is_of(self, divided: bool) -> bool:
+        """Whether "of" here multiplies: after a percentage or a fraction and before a number."""
+        tokens, position = self.tokens, self.position
+        if position + 1 >= len(tokens) or tokens[position].value not in ("of", "的"):
+            return False
+        after = tokens[position + 1].kind
+        if after == "$" and position + 2 < len(tokens):
+            after = tokens[position + 2].kind
+        chinese = tokens[position].value == "的"
+        return after in "n(f" and (chinese or divided or tokens[position - 1].kind in "%)")
+
+    def _joins(self, kind: str) -> bool:
+        """Whether the next operand is multiplied without a sign, as in 2x, 2(3), (2)(3), or a number before a root."""
+        if kind not in ("(", "v", "f", "p"):
+            return False
+        last, token = self.tokens[self.position - 1], self.tokens[self.position]
+        glued = token.start == last.end
+        if kind == "(":
+            if last.kind == "v":
+                if not glued or last.value in _FUNCTION_LETTERS:
+                    raise UnreadableError("a function")
+                return True
+            if not glued and last.kind != ")":
+                self.ambiguous = True
+                return not self.style & ROUND_BRACKETS_ARE_REMARKS and last.kind == "n" and token.value == "("
+            return last.kind in "n)" and token.value != "{"
+        if kind == "v":
+            return (glued or last.value == "}") and last.kind in "nv)p"
+        return last.kind in "nv)p"
+
+    def _signed(self) -> Value:
+        while self._peek() == "$":
+            self.position += 1
+        kind = self._peek()
+        if kind == "-" or kind == "+":
+            self.position += 1
+            start = self.position
+            value = self._signed()
+            if kind == "+":
+                return value
+            if any(token.kind == "^" for token in self.tokens[start : self.position]):
+                self.ambiguous = True  # -3^2 is written for (-3)^2 too
+            return multiply(-1, value)
+        return self._factor()
+
+    def _factor(self) -> Value:
+        value = self._operand()
+        while True:
+            kind = self._peek()
+            if kind == "^":
+                value = self._raised(value)
+            elif kind == "!":
+                if self.tokens[self.position].start != self.tokens[self.position - 1].end:
+                    return value
+                self.position += 1
+                self.operations += 1
+                self.ambiguous = self.ambiguous or self._peek() in ("", "N", "$", "w")  # or an exclamation
+                value = factorial(value)
+            elif kind == "%":
+                self.position += 1
+                if not self.style & PERCENT_IS_A_UNIT:
+                    value = divide(value, 100)
+                self.units.append("%")
+            elif kind == "d":
+                self.position += 1
+                self.units.append("degrees")
+            else:
+                break
+        return self._scaled(value) if kind == "w" or kind == "/" or kind == "v" or kind == "(" else value
+
+    def _raised(self, value: Value) -> Value:
+        self.position += 1
+        tokens = self.tokens
+        if self._peek() == "d" or (
+            self._peek() == "("
+            and self.position + 2 < len(tokens)
+            and tokens[self.position + 1].kind == "d"
+            and tokens[self.position + 2].kind == ")"
+        ):
+            self.position += 1 if self._peek() == "d" else 3
+            self.units.append("degrees")
+            return value
+        self.operations += 1
+        if self._peek() in ("-", "+"):
+            sign = -1 if self._peek() == "-" else 1
+            self.position += 1
+            return power(value, multiply(sign, self._operand()))
+        exponent = self._operand()
+        if self._peek() == "^":
+            exponent = self._raised(exponent)
+        return power(value, exponent)
+
+    def _operand(self) -> Value:
+        if self.position >= len(self.tokens):
+            raise UnreadableError("nothing there")
+        token = self.tokens[self.position]
+        kind = token.kind
+        if kind == "n":
+            return self._literal(token)
+        if kind == "(":
+            return self._bracketed()
+        if kind == "v":
+            self.position += 1
+            return variable(token.value)
+        if kind == "f":
+            return self._function(token)
+        if kind == "p":
+            self.position += 1
+            return math.pi
+        raise UnreadableError(f"operand {token.value!r}")
+
+    def _literal(self, token: Token) -> Value:
+        self.position += 1
+        value, decimals = number(token.value)
+        self.decimals = max(self.decimals, decimals)
+        self.literals += 1
+        if self.first is None:
+            self.first = value
+        return add(value, part) if isinstance(value, int) and (part := self._mixed_part()) else value
+
+    def _mixed_part(self) -> Fraction | None:
+        """The proper fraction of a mixed number such as 2 1/2, in plain or LaTeX form, read if it is there."""
+        tokens, position = self.tokens, self.position
+        parts: tuple[Token, Token] | None = None
+        following = [token.kind for token in tokens[position : position + 7]]
+        if following[:3] == ["n", "/", "n"] and tokens[position + 2].start == tokens[position + 1].end:
+            parts, end = (tokens[position], tokens[position + 2]), position + 3
+        elif following == ["f", "(", "n", ")", "(", "n", ")"] and tokens[position].value.endswith("frac"):
+            parts, end = (tokens[position + 2], tokens[position + 5]), position + 7
+        elif following[:2] == ["f", "n"] and re.fullmatch(r"\\[dt]?frac\d\d", self._glued_text(position)):
+            token = tokens[position + 1]
+            parts, end = (token._replace(value=token.value[0]), token._replace(value=token.value[1])), position + 2
+        if parts is None or not all(part.value.isdigit() for part in parts):
+            return None
+        top, bottom = (int(part.value) for part in parts)
+        if not 0 < top < bottom:
+            return None
+        self.position = end
+        self.ambiguous = True
+        return Fraction(top, bottom)
+
+    def _glued_text(self, position: int) -> str:
+        return self.tokens[position].value + self.tokens[position + 1].value
+
+    def _bracketed(self) -> Value:
+        self.position += 1
+        value = self._sum()
+        if self._peek() == "$":
+            self.position += 1
+        if self._peek() != ")":
+            raise UnreadableError("bracket")
+        self.position += 1
+        return value
+
+    def _argument(self) -> Value:
+        """A braced argument, or the one digit or letter that LaTeX takes without braces."""
+        if self._peek() == "(":
+            return self._bracketed()
+        return self._operand()
+
+    def _function(self, token: Token) -> Value:
+        self.position += 1
+        self.operations += 1
+        if token.value == "√" or token.value == "\\sqrt":
+            degree: Value = 2
+            if self.position < len(self.tokens) and self.tokens[self.position].value == "[":
+                degree = self._bracketed()
+            return root(self._argument(), degree)
+        if self._peek() == "n":  # \frac12: one token of two digits
+            digits = self.tokens[self.position].value
+            if len(digits) != 2 or not digits.isdigit():
+                raise UnreadableError("fraction")
+            self.position += 1
+            self.literals += 1
+            top, bottom = int(digits[0]), int(digits[1])
+            return choose(top, bottom) if token.value.endswith("binom") else divide(top, bottom)
+        top_value = self._argument()
+        bottom_value = self._argument()
+        if token.value.endswith("binom"):
+            return choose(top_value, bottom_value)
+        return divide(top_value, bottom_value)
+
+    def _scaled(self, value: Value) -> Value:
+        """Step over the unit words after an operand if the expression goes on behind them."""
+        tokens = self.tokens
+        if self.position < len(tokens) and (scale := _SCALES.get(tokens[self.position].value)):
+            self.position += 1
+            if not self.style & SCALES_ARE_UNITS:
+                value = multiply(value, scale)
+        position = self.position
+        units: list[str] = []
+        while position < len(tokens) and len(units) <= MAX_UNIT_WORDS:
+            token = tokens[position]
+            if token.kind == "w" and token.value.lower() not in _NEVER_UNITS and not _too_short(token.value):
+                units.append(token.value.lower())
+                position += 1
+            elif token.kind == "/" and position + 1 < len(tokens) and tokens[position + 1].kind == "w":
+                units.append("/")
+                position += 1
+            elif token.kind == "v" and (
+                token.value in "aI"
+                if units
+                else token.value in _UNIT_LETTERS and token.start > tokens[position - 1].end
+            ):
+                units.append(token.value)
+                position += 1
+            elif token.kind == "(" and (end := _remark_end(tokens, position)):
+                position = end
+                units.append("()")
+            elif token.kind == "^" and units and position + 1 < len(tokens) and tokens[position + 1].kind == "n":
+                position += 2
+                units.append("^")
+            else:
+                break
+        if units and position < len(tokens):
+            kind = tokens[position].kind
+            if kind == "$" and position + 1 < len(tokens):
+                kind = tokens[position + 1].kind
+            if kind in _AFTER_OPERAND:
+                self.position = position
+                self.units += [unit for unit in units if unit not in ("()", "^")]
+        return value
+
+
+def _too_short(word: str) -> bool:
+    """Two letters that are no known unit are a product of two variables more often than a word."""
+    return len(word) < 3 and word.isascii() and word.lower() not in _SHORT_WORDS
+
+
+_SHORT_WORDS = words("km cm mm kg mg ml lb lbs oz ft in hr mi of at on an per mph dl pm am")
+
+
+def _remark_end(tokens: Sequence[Token], position: int) -> int | None:
+    """Index after a bracket that holds nothing but words, such as "(cost)"; None for any other bracket."""
+    for end in range(position + 1, min(position + 8, len(tokens))):
+        if tokens[end].kind == ")":
+            return end + 1 if end > position + 1 else None
+        if tokens[end].kind != "w":
+            return None
+    return None
+
+
+def is_closed(value: Value) -> bool:
+    """Whether an expression has a number as its value."""
+    return not isinstance(value, Polynomial)

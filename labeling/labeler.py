@@ -1,0 +1,25 @@
+"""The protocol of whoever labels steps: a rule, a judge, a PRM, rollouts, a construction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from prm_kit.records import Annotation, Rater, Solution
+
+
+class Labeler(Protocol):
+    """Solutions in, one annotation each out, in order.
+
+    A labeller that has nothing to say of a solution still returns an annotation, one without labels, so that what it
+    covers can be counted.
+    """
+
+    @property
+    def rater(self) -> Rater:
+        """Who signs the annotations; its version changes whenever the labels would."""
+        ...
+
+    def label(self, solutions: Sequence[Solution]) -> Iterator[Annotation]:
+        """Label every solution."""
+        ...

@@ -1,0 +1,44 @@
+"""What the quickstart is asked: sizes and learning rates. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from prm_kit.settings import Settings
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class QuickstartSettings(Settings):
+    """The defaults make a run of about three minutes on two CPU cores.
+
+    Attributes:
+        seed: Of problems, weights, order of the data and samples.
+        demonstrations: Solutions, half of them wrong, that the policy learns to imitate.
+        policy_learning_rate: Peak, of the policy.
+        batch_tokens: Tokens of an update of any of the three models.
+        train_problems: Problems whose sampled solutions the PRM and the ORM are trained on.
+        train_samples: Samples of each of them.
+        dev_problems: Problems on which weights and thresholds are chosen.
+        test_problems: Problems that nothing was trained or chosen on; 8 samples each are scored and reranked.
+        samples: Samples of each development and test problem.
+        max_new_tokens: Longest sample.
+        prm_epochs: Passes of the PRM and of the ORM over their solutions.
+        prm_learning_rate: Peak, of both.
+    """
+
+    seed: int = Field(0, ge=0)
+    demonstrations: Positive = 28_800
+    policy_learning_rate: Rate = 5e-3
+    batch_tokens: Positive = 3_328
+    train_problems: Positive = 4_000
+    train_samples: Positive = 2
+    dev_problems: Positive = 100
+    test_problems: Positive = 300
+    samples: Positive = 8
+    max_new_tokens: Positive = 100
+    prm_epochs: Positive = 3
+    prm_learning_rate: Rate = 2e-3

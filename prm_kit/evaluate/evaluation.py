@@ -1,0 +1,324 @@
+"""Everything an evaluation finds, as one plain dict that JSON can hold; reports and terminal tables need nothing else.
+
+A figure is `{"value", "low", "high", "n"}`: low and high bound the bootstrap interval over problems, None stands for
+undefined. Accuracies, F1, AUROC are shares in [0, 1]. Labels are the keys "-1", "0", "1". Keys of the dict:
+
+    schema        1
+    name          of the evaluated data
+    about         what was run, as the caller told it: key to text or number
+    settings      seed, resamples, level, rule, bins, leading (the scorer that differences and warnings are about)
+    data          solutions, problems, steps, judged_steps, repeated_steps (judged, but the same step after the same
+                  steps: counted once), labels {label: count}, raters [text], solutions_with_error,
+                  solutions_without_error, solutions_unsettled, right_answer_wrong_process, subsets {name: count},
+                  threshold_split (name or null), shared_problems {"train", "threshold split"}: counts
+    scorers       [{"name", "role": "model" | "baseline"}] in the order of every table
+    warnings      [text] what a reader must know before believing a figure;   notes [text]
+    steps         {scorer: n, answered, accuracy, balanced_accuracy, macro_f1, auroc_right, auroc_wrong,
+                  average_precision_wrong: figures; classes {label: precision, recall, f1: figures, support, predicted};
+                  confusion [3 labels][-1, 0, +1, abstained]}
+    first_error   {scorer: threshold {value, rule, chosen_on, f1, n}, n_unsettled, subsets {name: error_accuracy,
+                  correct_accuracy, f1: figures, n_error, n_correct}, all (the same, over all solutions as one set),
+                  f1_mean (plain mean over subsets), f1_weighted_mean (by subset size): figures,
+                  right_answer_wrong_process {exact, noticed: figures}, distance {steps from the true one: count}}
+    final_answer  {scorer: {aggregation: figure (AUROC of the solution score for the final answer)}}
+    calibration   {scorer: answered, brier, nll: figures, bins, classes {label: ece_equal_mass, ece_equal_width:
+                  figures, reliability [{n, probability, share}]}}
+    by_position   {scorer: [{slice (0-based step index), n, n_wrong, accuracy, auroc_wrong: figures,
+                  mean_value {label: figure}}]};   by_step_count: the same by the number of steps of the solution
+    lowest_step   {scorer: last: figure (share of solutions whose lowest value is on the last step), tenths [10
+                  counts by relative position]}
+    histogram     {scorer: edges [21], counts {label: [20]} of the value}
+    sweep         {scorer: on (split name or null), chosen, threshold [], chosen_on_split {error_accuracy [],
+                  correct_accuracy [], f1 []} or null, evaluated {the same, for looking, nothing is chosen there}}
+    differences   {other scorer: {f1_mean, auroc_wrong, macro_f1: figures}}: leading scorer minus the other, paired
+    solutions     [{id, why [reason], subset, source, generator, rater, is_correct, problem, steps [text], labels
+                  [label or null], first_error (index or null), settled, without_error, scorers {name: values [number
+                  or null], first_error, disagreement}}]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prm_kit.aggregate import STEP_NUMBERS
+from prm_kit.errors import InputError, UsageError, unknown_name
+from prm_kit.evaluate.baselines import HARD_NAMES, trivial_scorers
+from prm_kit.evaluate.bootstrap import Bootstrap, FloatArray, IntArray, problem_numbers
+from prm_kit.evaluate.calibration import calibration_table
+from prm_kit.evaluate.final_answer import final_answer_table
+from prm_kit.evaluate.first_error import (
+    UNSETTLED,
+    Sweep,
+    Threshold,
+    choose_threshold,
+    first_error_table,
+    sweep,
+    true_first_errors,
+)
+from prm_kit.evaluate.metrics import step_table
+from prm_kit.evaluate.remarks import describe_data, remarks
+from prm_kit.evaluate.rows import StepRows, judged_steps, probabilities_of
+from prm_kit.evaluate.shown import shown_solutions
+from prm_kit.evaluate.slices import POSITIONS, STEP_COUNTS, lowest_step, slice_table, value_histogram
+from prm_kit.records import Labelled
+from prm_kit.score import StepScores, check_scores
+
+Scores = Mapping[str, Sequence[StepScores]]
+"""By scorer name, one entry per solution."""
+
+FIXED_THRESHOLDS: dict[str, float] = {"value": 0.0, "p_ok": 0.5}
+"""Thresholds by rule where no development split is given, and of baselines that answer 0 or 1."""
+
+HEADLINES = ("f1_mean", "auroc_wrong", "macro_f1")
+_SWEEP_POINTS = 120
+
+
+@dataclass(frozen=True)
+class DevSplit:
+    """The named split on which thresholds are chosen: its solutions, and every scorer's answers to them."""
+
+    name: str
+    labelled: Sequence[Labelled]
+    scores: Scores = field(default_factory=dict)
+
+
+def evaluate(
+    labelled: Sequence[Labelled],
+    scores: Scores,
+    *,
+    name: str,
+    dev: DevSplit | None = None,
+    train: Sequence[Labelled] = (),
+    baselines: Collection[str] = (),
+    subset_of: str | Callable[[Labelled], str] = "subset",
+    rule: str = "value",
+    about: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    shown: int = 20,
+) -> dict[str, Any]:
+    """Compare scorers with the labels, with each other and with scorers that read nothing.
+
+    Args:
+        labelled: The evaluated solutions, each with the annotation that counts as true.
+        scores: The answers of each scorer; the first one leads.
+        name: Of the evaluated data.
+        dev: Where thresholds are chosen; None: `FIXED_THRESHOLDS`, and the report says so.
+        train: Training labels, for the baselines that are fitted.
+        baselines: Names in `scores` that are baselines (an outcome reward model), not models under test.
+        subset_of: A key of `Solution.meta`, or a function; solutions without one are the subset "all".
+        rule: The score that a threshold is compared with, see `prm_kit.evaluate.first_error.Threshold`.
+        about: What was run, for the header of reports: key to text or number.
+        seed: Of resamples, of the random baseline and of the shown solutions.
+        resamples: How many resamples an interval is made of.
+        shown: Solutions shown in full, per reason.
+
+    Returns:
+        The dict that the docstring of this module describes.
+
+    Raises:
+        UsageError: No scorer, an unknown rule, or a baseline that was not given.
+        InputError: Scores that do not fit their solutions, no judged step, or a development split that shares
+            solutions with the evaluated ones, lacks a scorer, or cannot settle a threshold.
+    """
+    _check(labelled, scores, dev, baselines, rule)
+    rows = judged_steps(labelled)
+    if not len(rows):
+        raise InputError(f"{name}: no step is judged, so there is nothing to evaluate")
+    everyone, dev_scores, missing = _with_trivial(labelled, scores, dev, train, seed)
+    subsets = [_subset(item, subset_of) for item in labelled]
+    problem_L = problem_numbers([item.solution.problem for item in labelled])
+    bootstrap = Bootstrap(rows.n_problems, resamples, seed)
+    leading = next((scorer for scorer in scores if scorer not in baselines), next(iter(scores)))
+    data: dict[str, Any] = {
+        "schema": 1,
+        "name": name,
+        "about": dict(about or {}),
+        "settings": {
+            "seed": seed,
+            "resamples": resamples,
+            "level": bootstrap.level,
+            "rule": rule,
+            "bins": 10,
+            "leading": leading,
+        },
+        "data": describe_data(labelled, rows, subsets, dev.name if dev else None, dev.labelled if dev else (), train),
+        "scorers": [
+            {"name": scorer, "role": "model" if scorer in scores and scorer not in baselines else "baseline"}
+            for scorer in everyone
+        ],
+    }
+    thresholds: dict[str, Threshold] = {}
+    replicates: dict[str, dict[str, FloatArray]] = {}
+    tables: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+    for scorer, answers in everyone.items():
+        thresholds[scorer] = _threshold(scorer, dev, dev_scores, rule)
+        found, replicates[scorer] = _one_scorer(
+            labelled, answers, rows, thresholds[scorer], subsets, bootstrap, problem_L
+        )
+        found["sweep"] = _sweep(labelled, answers, thresholds[scorer], dev, dev_scores.get(scorer, ()))
+        for section, table in found.items():
+            tables[section][scorer] = table
+    differences = _differences(leading, tables, replicates, bootstrap)
+    warnings, notes = remarks(data, scores, tables["steps"], differences)
+    return {
+        **data,
+        "warnings": warnings,
+        "notes": [*missing, *notes],
+        **tables,
+        "differences": differences,
+        "solutions": shown_solutions(labelled, everyone, thresholds, subsets, leading, shown, seed),
+    }
+
+
+_SECTIONS = (
+    "steps",
+    "first_error",
+    "final_answer",
+    "calibration",
+    "by_position",
+    "by_step_count",
+    "lowest_step",
+    "histogram",
+    "sweep",
+)
+
+
+def _check(
+    labelled: Sequence[Labelled], scores: Scores, dev: DevSplit | None, baselines: Collection[str], rule: str
+) -> None:
+    if not scores:
+        raise UsageError("an evaluation needs the scores of at least one scorer")
+    if rule not in STEP_NUMBERS:
+        raise unknown_name("rule", rule, STEP_NUMBERS)
+    for baseline in baselines:
+        if baseline not in scores:
+            raise unknown_name("scorer", baseline, scores)
+    _check_answers("", labelled, scores)
+    if dev is None:
+        return
+    lacking = [scorer for scorer in scores if scorer not in dev.scores]
+    if lacking:
+        raise InputError(f"the development split {dev.name!r} lacks the scores of {', '.join(lacking)}")
+    _check_answers(f"{dev.name}: ", dev.labelled, dev.scores)
+    both = {item.solution.id for item in labelled} & {item.solution.id for item in dev.labelled}
+    if both:
+        raise InputError(
+            f"{len(both)} solutions are both evaluated and in the development split {dev.name!r} (such as {min(both)}):"
+            " a threshold may not be chosen on the rows that it is tested on"
+        )
+
+
+def _check_answers(where: str, labelled: Sequence[Labelled], scores: Scores) -> None:
+    solutions = [item.solution for item in labelled]
+    for scorer, answers in scores.items():
+        try:
+            check_scores(solutions, answers)
+        except InputError as error:
+            raise InputError(f"{where}scorer {scorer!r}: {error}") from None
+
+
+def _with_trivial(
+    labelled: Sequence[Labelled], scores: Scores, dev: DevSplit | None, train: Sequence[Labelled], seed: int
+) -> tuple[dict[str, Sequence[StepScores]], dict[str, Sequence[StepScores]], list[str]]:
+    """All scores on the evaluated and the development split, trivial baselines included."""
+    trivial, missing = trivial_scorers(train, labelled, seed)
+    everyone, dev_scores = dict(scores), dict(dev.scores) if dev else {}
+    for scorer in trivial:
+        if scorer.name in everyone:
+            raise UsageError(f"{scorer.name!r} is the name of a built-in baseline; give your scorer another name")
+        everyone[scorer.name] = scorer.score([item.solution for item in labelled])
+        if dev:
+            dev_scores[scorer.name] = scorer.score([item.solution for item in dev.labelled])
+    return everyone, dev_scores, missing
+
+
+def _threshold(scorer: str, dev: DevSplit | None, dev_scores: Scores, rule: str) -> Threshold:
+    if dev is None or scorer in HARD_NAMES:
+        return Threshold(FIXED_THRESHOLDS[rule], rule)
+    return choose_threshold(dev.labelled, dev_scores[scorer], dev.name, rule)
+
+
+def _one_scorer(
+    labelled: Sequence[Labelled],
+    answers: Sequence[StepScores],
+    rows: StepRows,
+    threshold: Threshold,
+    subsets: Sequence[str],
+    bootstrap: Bootstrap,
+    problem_L: IntArray,
+) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+    probabilities = probabilities_of(rows, answers)
+    steps, replicates = step_table(rows, probabilities, bootstrap)
+    first_error, f1_mean = first_error_table(labelled, answers, threshold, subsets, bootstrap, problem_L)
+    return {
+        "steps": steps,
+        "first_error": first_error,
+        "final_answer": final_answer_table(labelled, answers, bootstrap, problem_L),
+        "calibration": calibration_table(rows, probabilities, bootstrap),
+        "by_position": slice_table(rows, probabilities, rows.step, POSITIONS, bootstrap),
+        "by_step_count": slice_table(rows, probabilities, rows.n_steps, STEP_COUNTS, bootstrap),
+        "lowest_step": lowest_step(answers, [len(item.solution.spans) for item in labelled], problem_L, bootstrap),
+        "histogram": value_histogram(rows, probabilities),
+    }, replicates | {"f1_mean": f1_mean}
+
+
+def _sweep(
+    labelled: Sequence[Labelled],
+    answers: Sequence[StepScores],
+    threshold: Threshold,
+    dev: DevSplit | None,
+    dev_answers: Sequence[StepScores],
+) -> dict[str, Any] | None:
+    """Accuracies along thresholds, thinned for drawing; None where no solution has settled labels."""
+    if not (true_first_errors(labelled) != UNSETTLED).any():
+        return None
+    chosen_on = sweep(dev.labelled, dev_answers, threshold.rule) if dev else None
+    points = (chosen_on or sweep(labelled, answers, threshold.rule)).threshold
+    thin = points[np.unique(np.linspace(0, len(points) - 1, _SWEEP_POINTS).round().astype(int))]
+    thin = np.union1d(thin, [threshold.value])
+    return {
+        "on": threshold.chosen_on,
+        "chosen": threshold.value,
+        "threshold": thin.tolist(),
+        "chosen_on_split": _curves(sweep(dev.labelled, dev_answers, threshold.rule, thin)) if dev else None,
+        "evaluated": _curves(sweep(labelled, answers, threshold.rule, thin)),
+    }
+
+
+def _curves(swept: Sweep) -> dict[str, list[float | None]]:
+    return {
+        key: [None if np.isnan(x) else float(x) for x in getattr(swept, key)]
+        for key in ("error_accuracy", "correct_accuracy", "f1")
+    }
+
+
+def _differences(
+    leading: str, tables: Mapping[str, Any], replicates: Mapping[str, Mapping[str, FloatArray]], bootstrap: Bootstrap
+) -> dict[str, dict[str, Any]]:
+    def value(scorer: str, metric: str) -> dict[str, Any]:
+        figure: dict[str, Any] = tables["first_error" if metric == "f1_mean" else "steps"][scorer][metric]
+        return figure
+
+    found: dict[str, dict[str, Any]] = {}
+    for other in replicates:
+        if other == leading:
+            continue
+        found[other] = {}
+        for metric in HEADLINES:
+            ours, theirs = value(leading, metric), value(other, metric)
+            undefined = ours["value"] is None or theirs["value"] is None
+            apart = replicates[leading][metric] - replicates[other][metric]
+            point = None if undefined else ours["value"] - theirs["value"]
+            found[other][metric] = bootstrap.measure(point, apart, min(ours["n"], theirs["n"]))
+    return found
+
+
+def _subset(item: Labelled, subset_of: str | Callable[[Labelled], str]) -> str:
+    if callable(subset_of):
+        return subset_of(item)
+    return str(item.solution.meta.get(subset_of, "all"))

@@ -1,0 +1,299 @@
+"""Import foreign data into a snapshot: rows in, solutions and annotations out, everything that went wrong counted."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from prm_kit.errors import InputError, UsageError
+from prm_kit.files import whole_file, write_json
+from prm_kit.formats.format import Format, Item, Layout, Reading, Row
+from prm_kit.formats.hub import is_dataset, rows_of_dataset
+from prm_kit.formats.registry import format_named, format_of_row, layout_of
+from prm_kit.formats.row_files import BadRow, is_json_lines, rows_of_file
+from prm_kit.formats.steps import StepsLayout
+from prm_kit.records import Annotation, Solution, StepLabel
+
+if TYPE_CHECKING:
+    from prm_kit.formats.step_blocks import Block
+    from prm_kit.snapshot import SnapshotWriter
+
+AUTO = "auto"
+
+REPORTED_REJECTS = 5
+"""How many rejected rows the message of a stopped import shows."""
+
+_CHECK_EVERY = 1000
+_KEPT_REJECTS = 10_000
+_KEPT_REASONS = 100
+
+
+class Sink(Protocol):
+    """Where an import goes: `prm_kit.snapshot.SnapshotWriter`, or a list in a test."""
+
+    def add(self, solution: Solution, annotations: Sequence[Annotation]) -> None:
+        """Take a solution with its annotations."""
+        ...
+
+    def reject(self, file: str, line: int, reason: str, raw: str) -> None:
+        """Take a row that could not be read."""
+        ...
+
+
+@dataclass
+class ImportCount:
+    """The account of an import; `summary` makes plain data of it."""
+
+    rows: int = 0
+    rejected: int = 0
+    solutions: int = 0
+    steps: int = 0
+    annotations: int = 0
+    seen: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_block(self, block: Block) -> None:
+        """Count what a block of step lists gave."""
+        import pyarrow.compute as pc
+
+        steps = len(block.solutions.column("spans").flatten())
+        values = block.annotations.column("labels").flatten().field("value")
+        self.solutions += len(block.solutions)
+        self.annotations += len(block.annotations)
+        self.steps += steps
+        for found in pc.value_counts(values).to_pylist():
+            self.labels["null" if found["values"] is None else str(found["values"])] += found["counts"]
+        self.labels["null"] += steps - len(values)
+        self.seen += block.seen
+        self.notes += block.notes
+
+    def summary(self) -> dict[str, Any]:
+        """Rows read and rejected by reason, what they became, and the labels before (as worded there) and after."""
+        return {
+            "rows_read": self.rows,
+            "rows_rejected": self.rejected,
+            "rejected_by_reason": dict(self.reasons.most_common()),
+            "solutions": self.solutions,
+            "steps": self.steps,
+            "annotations": self.annotations,
+            "labels_before": dict(self.seen.most_common()),
+            "labels_after": dict(self.labels.most_common()),
+            "notes": dict(self.notes.most_common()),
+        }
+
+
+def import_data(
+    format: str,
+    inputs: Sequence[str | Path],
+    out: Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    split: str | None = None,
+    max_reject_share: float = 0.01,
+    limit: int | None = None,
+    progress: Callable[..., None] | None = None,
+) -> dict[str, Any]:
+    """Read files or data sets of one format into a snapshot directory.
+
+    Args:
+        format: Name of the format (`prm_kit.formats.registry.FORMATS`), or "auto": told by the first row's keys.
+        inputs: Files (JSON lines, a JSON array, `.gz`, Parquet), folders of `datasets`, or `hf://OWNER/NAME:SPLIT`.
+        out: Directory of the snapshot; appears when everything is in it. The summary is put there as `summary.json`.
+        options: Options of the format.
+        split: Method by which solutions without steps are split (`prm_kit.split`), None: they stay without.
+        max_reject_share: Share of rejected rows above which the import stops; in [0, 1].
+        limit: Read at most so many rows.
+        progress: Called as progress("import", rows read, None) now and then.
+
+    Returns:
+        What `ImportCount.summary` says, with format, inputs and options.
+
+    Raises:
+        UsageError: Unknown format or option, no input, or a share outside [0, 1].
+        InputError: An input cannot be read, or too many rows were rejected; `out` is then not made, and the rejected
+            rows are in `<out>.rejects.jsonl`.
+    """
+    from prm_kit.snapshot import SnapshotWriter
+
+    if not inputs:
+        raise UsageError("nothing to import: name at least one file or data set")
+    spec = _told_by_first_row(inputs) if format == AUTO else format_named(format)
+    layout = layout_of(spec, options or {})
+    if not 0.0 <= max_reject_share <= 1.0:
+        raise UsageError(f"max_reject_share {max_reject_share} is not in [0, 1]")
+    asked = {**layout.model_dump(mode="json"), "split_method": split}
+    count = ImportCount()
+    steps = layout if isinstance(layout, StepsLayout) and split is None and limit is None else None
+    try:
+        with SnapshotWriter(out, name=layout.source or spec.name, format=spec.name, options=asked) as writer:
+            if steps is not None and all(not is_dataset(str(name)) and is_json_lines(Path(name)) for name in inputs):
+                import_blocks(steps, [Path(name) for name in inputs], writer, count, max_reject_share, progress)
+            else:
+                rows = islice(_rows(inputs), limit)
+                import_rows(
+                    spec, layout, rows, writer, count, split=split, max_share=max_reject_share, progress=progress
+                )
+            writer.count(rows=count.rows, **{f"note: {note}": times for note, times in count.notes.items()})
+            for path in (Path(name) for name in inputs):
+                if path.is_file():
+                    writer.add_input(path)
+            counts = writer.finish().counts
+    except InputError:
+        _write_rejects(out, count)
+        raise
+    summary = {
+        "format": spec.name,
+        "inputs": [str(name) for name in inputs],
+        "options": asked,
+        **count.summary(),
+        # Solutions that several rows give (another rater, another time) are stored once.
+        "duplicate_solutions": counts["duplicate_solutions"],
+        "duplicate_annotations": counts["duplicate_annotations"],
+    }
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def import_rows(
+    spec: Format,
+    layout: Layout,
+    rows: Iterator[Row | BadRow],
+    sink: Sink,
+    count: ImportCount,
+    *,
+    split: str | None = None,
+    max_share: float = 0.01,
+    progress: Callable[..., None] | None = None,
+) -> None:
+    """Read rows into `sink`, counting into `count`.
+
+    Raises:
+        InputError: More than `max_share` of the rows were rejected; looked at every thousand rows and at the end.
+    """
+    for row in rows:
+        count.rows += 1
+        if isinstance(row, BadRow):
+            _reject(row.file, row.number, row.reason, row.raw, sink, count)
+        else:
+            try:
+                reading = spec.read(row, layout)
+                items = [_split(item, split) for item in reading.items] if split else reading.items
+            except InputError as error:
+                _reject(row.file, row.number, str(error), row.raw, sink, count)
+            else:
+                _add(reading, items, sink, count)
+        if count.rows % _CHECK_EVERY == 0:
+            _check_share(count, max_share)
+            if progress is not None:
+                progress("import", count.rows, None)
+    _check_share(count, max_share)
+
+
+def import_blocks(
+    layout: StepsLayout,
+    paths: Sequence[Path],
+    writer: SnapshotWriter,
+    count: ImportCount,
+    max_share: float,
+    progress: Callable[..., None] | None = None,
+) -> None:
+    """Read files of step lists block by block: what `import_rows` does, many times as fast.
+
+    Raises:
+        InputError: More than `max_share` of the rows were rejected; looked at after every block and at the end.
+    """
+    from prm_kit.formats.step_blocks import read_blocks
+
+    for block in (block for path in paths for block in read_blocks(path, layout)):
+        count.rows += block.rows
+        for row in block.rejects:
+            _reject(row.file, row.number, row.reason, row.raw, writer, count)
+        writer.add_batches(block.solutions, block.annotations)
+        count.add_block(block)
+        if count.rows >= _CHECK_EVERY:
+            _check_share(count, max_share)
+        if progress is not None:
+            progress("import", count.rows, None)
+    _check_share(count, max_share)
+
+
+def label_word(label: StepLabel) -> str:
+    """How a label is counted: "-1", "0", "1", "soft" (shares without a value) or "null"."""
+    if label.value is not None:
+        return str(label.value)
+    return "null" if label.shares is None else "soft"
+
+
+def reason_kind(reason: str) -> str:
+    """A reason without its numbers, so that alike reasons are counted together."""
+    return re.sub(r"\d+", "N", reason)[:200]
+
+
+def _told_by_first_row(inputs: Sequence[str | Path]) -> Format:
+    first = next((row for row in islice(_rows(inputs), _CHECK_EVERY) if isinstance(row, Row)), None)
+    if first is None:
+        raise InputError(f"{inputs[0]}: no row that could tell the format")
+    return format_of_row(first.value)
+
+
+def _rows(inputs: Sequence[str | Path]) -> Iterator[Row | BadRow]:
+    for name in inputs:
+        yield from rows_of_dataset(str(name)) if is_dataset(str(name)) else rows_of_file(Path(name))
+
+
+def _add(reading: Reading, items: Sequence[Item], sink: Sink, count: ImportCount) -> None:
+    for solution, passes in items:
+        sink.add(solution, passes)
+        count.solutions += 1
+        count.steps += len(solution.spans)
+        count.annotations += len(passes)
+        for annotation in passes:
+            count.labels.update(map(label_word, annotation.labels))
+        count.labels["null"] += max(1, len(passes)) * len(solution.spans) - sum(len(done.labels) for done in passes)
+    count.seen += reading.seen
+    count.notes += reading.notes
+
+
+def _split(item: Item, method: str) -> Item:
+    from prm_kit.split import split
+
+    if item.solution.spans or item.annotations:
+        return item
+    spans = tuple(split(item.solution.completion, method=method).spans)
+    return Item(replace(item.solution, spans=spans), ())
+
+
+def _reject(file: str, number: int, reason: str, raw: str, sink: Sink, count: ImportCount) -> None:
+    count.rejected += 1
+    kind = reason_kind(reason)
+    count.reasons[kind if kind in count.reasons or len(count.reasons) < _KEPT_REASONS else "other reasons"] += 1
+    if len(count.rejects) < _KEPT_REJECTS:
+        count.rejects.append({"file": file, "line": number, "reason": reason, "raw": raw})
+    sink.reject(file, number, reason, raw)
+
+
+def _check_share(count: ImportCount, max_share: float) -> None:
+    if count.rejected <= max_share * count.rows:
+        return
+    shown = "\n".join(f"  {r['file']}:{r['line']}: {r['reason']}" for r in count.rejects[:REPORTED_REJECTS])
+    more = count.rejected - min(count.rejected, REPORTED_REJECTS)
+    raise InputError(
+        f"{count.rejected} of {count.rows} rows rejected, more than the share of {max_share:g} allowed "
+        f"(max_reject_share):\n{shown}" + (f"\n  and {more} more" if more else "")
+    )
+
+
+def _write_rejects(out: Path, count: ImportCount) -> None:
+    if not count.rejects:
+        return
+    with whole_file(out.with_name(f"{out.name}.rejects.jsonl")) as file:
+        file.writelines(json.dumps(reject) + "\n" for reject in count.rejects)

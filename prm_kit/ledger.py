@@ -1,0 +1,296 @@
+"""The append-only store of the labels made here: one SQLite file, self-contained, safe for several writers at once.
+
+- Append-only: triggers refuse UPDATE, DELETE and REPLACE, so history cannot be rewritten through SQLite either.
+- A later annotation supersedes an earlier one of the same rater on the same solution; both remain. The same rater is
+  the same kind and the same name, whatever the version: a judge with a new prompt replaces what it said before. Kind
+  is part of it, so a simulated rater never passes for a human one of that name. Later means appended later.
+- The same content is stored once: whoever may take back a change of mind must give annotations a time.
+- Write-ahead log, so readers never wait; `synchronous=FULL`, because labels cost people hours: what was acknowledged
+  is on the disk even if the machine loses power, not only if the process is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from prm_kit.errors import InputError
+from prm_kit.ledger_schema import APPLICATION_ID, LEDGER_VERSION, SCHEMA
+from prm_kit.records import (
+    Annotation,
+    Labelled,
+    Rater,
+    Solution,
+    StepLabel,
+    check_annotation,
+    solution_from_json,
+    solution_to_json,
+)
+
+BUSY_SECONDS = 60.0
+"""How long a writer waits for its turn before it gives up."""
+
+_PAGE = 500
+
+
+class Appended(NamedTuple):
+    """What an append stored.
+
+    Attributes:
+        annotations: Annotations stored now.
+        known: Annotations that were already there, by content.
+        solutions: Solutions stored now.
+    """
+
+    annotations: int
+    known: int
+    solutions: int
+
+
+class Ledger:
+    """An opened ledger; made if the file is not there. One object belongs to one thread of one process.
+
+    Raises:
+        InputError: The file is no ledger, or of another version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise InputError(f"{self.path}: is no ledger: {error}") from None
+        except InputError:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. What was appended is on disk already."""
+        self._db.close()
+
+    def append(self, annotations: Iterable[Annotation], solutions: Iterable[Solution] = ()) -> Appended:
+        """Store annotations and the solutions they are about: all of them, or none if one is refused.
+
+        A solution that is already there stays as it was first written.
+
+        Args:
+            annotations: In the order in which they shall supersede each other.
+            solutions: Needed for solutions that the ledger does not hold yet; others do no harm.
+
+        Raises:
+            InputError: An annotation is about an unknown solution, or a label does not fit its step's text.
+        """
+        given = {solution.id: solution for solution in solutions}
+        stored = known = stored_solutions = 0
+        with self._writing():
+            for solution in given.values():
+                stored_solutions += self._insert_solution(solution)
+            for annotation in annotations:
+                about = given.get(annotation.solution_id) or self.solution(annotation.solution_id)
+                if about is None:
+                    raise InputError(
+                        f"annotation by {annotation.rater.name}: solution {annotation.solution_id} is not in the "
+                        "ledger; append it together with its annotations"
+                    )
+                given[about.id] = about
+                check_annotation(about, annotation)
+                new = self._insert_annotation(annotation)
+                stored, known = stored + new, known + (not new)
+        return Appended(stored, known, stored_solutions)
+
+    def solution(self, solution_id: str) -> Solution | None:
+        """The solution of that id, or None."""
+        row = self._db.execute("SELECT record FROM solutions WHERE id = ?", (solution_id,)).fetchone()
+        return None if row is None else solution_from_json(json.loads(row[0]))
+
+    def solutions(self) -> Iterator[Solution]:
+        """Every solution, in the order of appending."""
+        for rows in self._pages("SELECT seq, record FROM solutions WHERE seq > ? ORDER BY seq LIMIT ?"):
+            for _, record in rows:
+                yield solution_from_json(json.loads(record))
+
+    def current(self) -> Iterator[Annotation]:
+        """The latest annotation of each rater on each solution, in the order of appending."""
+        for rows in self._pages(
+            "SELECT seq, * FROM annotations AS a WHERE seq > ? AND NOT EXISTS (SELECT 1 FROM annotations AS b WHERE "
+            "b.solution_id = a.solution_id AND b.rater_kind = a.rater_kind AND b.rater_name = a.rater_name "
+            "AND b.seq > a.seq) ORDER BY seq LIMIT ?"
+        ):
+            yield from self._annotations(rows)
+
+    def everything(self) -> Iterator[Annotation]:
+        """Every annotation ever appended, superseded ones included, in the order of appending."""
+        for rows in self._pages("SELECT seq, * FROM annotations WHERE seq > ? ORDER BY seq LIMIT ?"):
+            yield from self._annotations(rows)
+
+    def history(self, solution_id: str, rater: Rater | None = None) -> list[Annotation]:
+        """Every annotation of a solution, in the order of appending.
+
+        Args:
+            solution_id: The solution.
+            rater: Only this rater's (of any version).
+        """
+        rows = self._db.execute(
+            "SELECT seq, * FROM annotations WHERE solution_id = ? ORDER BY seq", (solution_id,)
+        ).fetchall()
+        found = self._annotations(rows)
+        return [a for a in found if rater is None or (a.rater.kind, a.rater.name) == (rater.kind, rater.name)]
+
+    def labelled(self) -> Iterator[Labelled]:
+        """The current annotations with their solutions."""
+        for annotation in self.current():
+            solution = self.solution(annotation.solution_id)
+            assert solution is not None
+            yield Labelled(solution, annotation)
+
+    def _prepare(self) -> None:
+        (mode,) = self._db.execute("PRAGMA journal_mode").fetchone()
+        if mode != "wal":
+            self._retry("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        if self._version() == 0:
+            with self._writing():
+                if self._version() == 0:
+                    if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                        raise InputError(f"{self.path}: a database of something else, no ledger")
+                    for statement in SCHEMA:
+                        self._db.execute(statement)
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION_ID:
+            raise InputError(f"{self.path}: a database of something else, no ledger")
+        if self._version() != LEDGER_VERSION:
+            raise InputError(
+                f"{self.path}: ledger of version {self._version()}, this prm-kit reads {LEDGER_VERSION}; "
+                "use the version that wrote it"
+            )
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _retry(self, statement: str) -> None:
+        """Run what SQLite does not wait for: switching to the write-ahead log while another process does the same."""
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._db.execute(statement)
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction that takes its turn at the start, so that it never fails half way for want of it."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _insert_solution(self, solution: Solution) -> bool:
+        if self._db.execute("SELECT 1 FROM solutions WHERE id = ?", (solution.id,)).fetchone():
+            return False
+        record = json.dumps(solution_to_json(solution), ensure_ascii=False)
+        self._db.execute(
+            "INSERT INTO solutions (id, record) VALUES (?, ?)",
+            (solution.id, record),
+        )
+        return True
+
+    def _insert_annotation(self, annotation: Annotation) -> bool:
+        if self._db.execute("SELECT 1 FROM annotations WHERE id = ?", (annotation.id,)).fetchone():
+            return False
+        rater = annotation.rater
+        seq = self._db.execute(
+            "INSERT INTO annotations (id, solution_id, rater_kind, rater_name, rater_version, time, flags, lead_time, "
+            "comment, meta, n_labels) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                annotation.id,
+                annotation.solution_id,
+                rater.kind,
+                rater.name,
+                rater.version,
+                annotation.time,
+                _json(list(annotation.flags)),
+                annotation.lead_time,
+                annotation.comment,
+                _json(dict(annotation.meta)),
+                len(annotation.labels),
+            ),
+        ).lastrowid
+        self._db.executemany(
+            "INSERT INTO labels (annotation, step, value, step_hash, share_wrong, share_neutral, share_good, count, "
+            "stderr, comment, sources) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    seq,
+                    label.step,
+                    label.value,
+                    label.step_hash,
+                    *(label.shares or (None, None, None)),
+                    label.count,
+                    label.stderr,
+                    label.comment,
+                    _json(list(label.sources)),
+                )
+                for label in annotation.labels
+            ],
+        )
+        return True
+
+    def _pages(self, query: str) -> Iterator[list[tuple[Any, ...]]]:
+        """Pages of rows by `seq`: no cursor stays open, so a slow reader holds nothing up."""
+        last = 0
+        while rows := self._db.execute(query, (last, _PAGE)).fetchall():
+            yield rows
+            last = rows[-1][0]
+
+    def _annotations(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[Annotation]:
+        for seq, _, _, solution_id, kind, name, version, when, flags, lead_time, comment, meta, _ in rows:
+            labels = self._db.execute(
+                "SELECT step, value, step_hash, share_wrong, share_neutral, share_good, count, stderr, comment, sources "
+                "FROM labels WHERE annotation = ? ORDER BY step",
+                (seq,),
+            )
+            yield Annotation(
+                solution_id=solution_id,
+                rater=Rater(kind, name, version),
+                labels=tuple(_label(label) for label in labels),
+                time=when,
+                flags=tuple(json.loads(flags)),
+                lead_time=lead_time,
+                comment=comment,
+                meta=json.loads(meta),
+            )
+
+
+def _label(row: tuple[Any, ...]) -> StepLabel:
+    step, value, step_hash, wrong, neutral, good, count, stderr, comment, sources = row
+    shares = None if wrong is None else (wrong, neutral, good)
+    return StepLabel(step, value, step_hash, shares, count, stderr, comment, tuple(json.loads(sources)))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
