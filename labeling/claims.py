@@ -53,6 +53,10 @@ MAX_CHARACTERS = 20_000
 """A longer step is not read."""
 
 _CALCULATOR = re.compile(r"<<([^<>=]{1,200}=[^<>]{1,80})>>\s?[\d.,]*\d?")
+_ANNOTATED = re.compile(
+    r"(?P<before>^|[A-Za-z$:(.,]\s*)(?P<left>[\d.*/+\-() ]{1,80}?)\s*=\s*(?P<money>\$?)"
+    r"<<(?P<inner>[^<>=]{1,80})=(?P<result>[^<>=]{1,40})>>\s?(?P=result)(?![\d.]*\d)"
+)
 _STARTS = frozenset("n(fpv-+")
 _SAFE_BEFORE = frozenset(".N=<w(!")
 _LOOSE_WORDS = words(
@@ -99,7 +103,9 @@ def find_claims(step: str, problem: str = "", solution: str = "") -> list[Claim]
     if "<<" in step:
         for match in _CALCULATOR.finditer(step):
             claims += calculator_claims(match[1])
-        step = _CALCULATOR.sub(_shown_result, step)
+        step = _CALCULATOR.sub(_shown_result, _ANNOTATED.sub(_without_repetition, step))
+        if not may_claim(step):
+            return claims
     text = readable(step)
     claims += _claims_of_text(text)
     if any(claim.verdict == "wrong" for claim in claims) and (
@@ -113,6 +119,13 @@ def find_claims(step: str, problem: str = "", solution: str = "") -> list[Claim]
 def calculator_claims(text: str) -> tuple[Claim, ...]:
     """Judge the inside of a calculator annotation such as 3+5=8."""
     return tuple(_claims_of_text(readable(text)))
+
+
+def _without_repetition(match: re.Match[str]) -> str:
+    """Leave out "5*3=<<5*3=15>>15" where it says twice the same; the annotation alone has been judged."""
+    if match["left"].replace(" ", "") != match["inner"].replace(" ", ""):
+        return match.group()
+    return f"{match['before']}{match['money']}{match['result']}"
 
 
 def _shown_result(match: re.Match[str]) -> str:

@@ -21,8 +21,8 @@ def rule_report(annotations: Iterable[Annotation], reference: Iterable[Annotatio
     Returns:
         JSON data: solutions, steps, labelled steps, coverage, counts by value and flag, and per rule and value the
         number of steps ("steps") and its share ("coverage"). With a reference also how many of them it judges
-        ("compared"), with how many it agrees ("agree"), "precision", and over all steps per value the count in the reference
-        and the "recall".
+        ("compared"), with how many it agrees ("agree"), "precision", and per value how many steps the reference has
+        ("reference") and which share of them was found ("recall").
     """
     judged = _by_solution(reference) if reference is not None else None
     counts: Counter[str] = Counter()

@@ -18,7 +18,7 @@ from fractions import Fraction
 
 from labeling.claims import Claim, find_claims
 from labeling.rule_report import RULES, rule_report
-from labeling.tokens import number, readable
+from labeling.tokens import MAX_DIGITS, number, readable
 from prm_kit.quantities import plain_text
 from prm_kit.records import Annotation, LabelValue, Rater, Solution, StepLabel, step_hash
 
@@ -36,7 +36,8 @@ _COMMENT_CHARACTERS = 200
 _HEADING = re.compile(
     r"^\s*(?:\**(?:step|第)\s*\d+\s*(?:步)?\s*[:.)：]*\**|\(?\d{1,2}[.)](?!\d)|[-*•])\s*", re.IGNORECASE
 )
-_MARKUP = re.compile(r"[\s$*_`~]+|\\[()\[\],;! ]")
+_MARKUP = re.compile(r"(?:[\s$*_`~]|,\s)+|\\[()\[\],;! ]")
+_HAS_MARKUP = re.compile(r"[$*_`~,\\]")
 _SEPARATORS = re.compile(r"[-.,;:!?。，；：！？…\s]+")
 _PUNCTUATION = ".,;:!?。，；：！？"
 _FILLER = re.compile(
@@ -62,15 +63,14 @@ _LEAD_IN = re.compile(
     r"|according to the (?:problem|question)|as (?:stated|given)|from the (?:problem|question)"
     r"|题目(?:中)?(?:说|告诉我们|给出)|已知)\s+)+"
 )
-_WORD = re.compile(r"[a-z0-9]+|[\u4e00-\u9fff]|[-+*/=<>^%\\]")
 _LETTERS = re.compile(r"[a-z]{2,}|[\u4e00-\u9fff]")
-_SENTENCE_END = re.compile(r"(?<=[^\d\s])[.!?;。](?:\s|$)|(?<=\d)\.(?:\s|$)")
+_SENTENCE_END = re.compile(r"[.!?;。](?:\s|$)")
 _POINTS_ELSEWHERE = re.compile(
     r"\b(?:this|that|these|those|it|its|such|case|other|another|again|here|there|now|next|then|none|both|same)\b|[这那此该其]"
 )
-_NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\w)|\d+(?:\.\d+)?|(?<!\d)\.\d+")
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _COMMON_NUMBERS = frozenset(
-    Fraction(n) for n in (*range(13), 16, 20, 24, 25, 30, 50, 52, 60, 90, 100, 180, 360, 365, 366, 1000, 3600, 5280)
+    (*range(13), 16, 20, 24, 25, 30, 50, 52, 60, 90, 100, 180, 360, 365, 366, 1000, 3600, 5280)
 ) | {Fraction(1, 2), Fraction(1, 4), Fraction(3, 4), Fraction(1, 10), Fraction(1, 100), Fraction(314, 100)}
 _NUMBER_WORDS = {
     "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19,
@@ -131,12 +131,13 @@ class _History:
         self._texts: dict[str, int] = {}
         self._answers: dict[str, int] = {}
         self._sentences: dict[str, int] = {}
-        self._problem_words: str | None = None
+        self._problem_bare: str | None = None
+        self._number_texts: set[str] = set()
         self._numbers: set[Fraction | int] | None = None
 
     def repeats(self, index: int, text: str) -> str | None:
         """Why the step adds nothing, or None. Remembers the step."""
-        bare = _MARKUP.sub(" ", _HEADING.sub("", text)).strip().lower().rstrip(_PUNCTUATION)
+        bare = _bare(text)
         if len(bare) < 120 and _FILLER.fullmatch(_SEPARATORS.sub(" ", bare)):
             return "filler: nothing is said"
         stated = _ANNOUNCED.fullmatch(_HEADING.sub("", text).strip())
@@ -151,35 +152,39 @@ class _History:
 
     def _restates(self, index: int, bare: str) -> str | None:
         """Whether the step is a passage of the problem, or nothing but sentences that earlier steps said."""
-        if self._problem_words is None:
-            self._problem_words = _flat(self._problem.lower())
-        sentences = [_LEAD_IN.sub("", sentence) for sentence in _SENTENCE_END.split(bare)]
-        flats = [flat for flat in map(_flat, sentences) if len(flat) > 2]
-        said = [self._sentences.setdefault(flat, index) for flat in flats]
-        words = _LETTERS.findall(" ".join(flats))
-        if flats and len(words) >= MIN_RESTATED_WORDS and all(flat in self._problem_words for flat in flats):
+        if len(_LETTERS.findall(bare)) < MIN_RESTATED_WORDS:
+            return None
+        if self._problem_bare is None:
+            self._problem_bare = _bare(self._problem)
+        sentences = [_LEAD_IN.sub("", sentence) for sentence in _SENTENCE_END.split(bare) if sentence]
+        said = max([self._sentences.setdefault(sentence, index) for sentence in sentences])
+        of_problem = all(sentence in self._problem_bare for sentence in sentences)
+        if (not of_problem and said == index) or len(_LETTERS.findall(" ".join(sentences))) < MIN_RESTATED_WORDS:
+            return None
+        if of_problem:
             return "restates: the problem"
-        if flats and max(said) < index and len(words) >= MIN_RESTATED_WORDS and not _POINTS_ELSEWHERE.search(bare):
-            return f"restates: step {max(said)}"
-        return None
+        return None if _POINTS_ELSEWHERE.search(bare) else f"restates: step {said}"
 
     def new_numbers(self, text: str, claims: list[Claim]) -> list[str]:
         """Numbers of the step that come from nowhere, as written. Remembers all numbers of the step."""
         if self._numbers is None:
-            self._numbers = {number(found)[0] for found in _NUMBER.findall(readable(self._problem))}
+            self._number_texts.update(_NUMBER.findall(readable(self._problem)))
             lower = self._problem.lower()
+            self._numbers = {_value(found) for found in self._number_texts} | _COMMON_NUMBERS
             self._numbers.update(value for word, value in _NUMBER_WORDS.items() if word in lower)
+        texts = set(_NUMBER.findall(text)) - self._number_texts
+        if not texts:
+            return []
         text = readable(_HEADING.sub("", text))
-        known = self._numbers
-        here = {found: number(found)[0] for found in _NUMBER.findall(text) if len(found) < 40}
-        unknown = {found: value for found, value in here.items() if value not in known and value not in _COMMON_NUMBERS}
+        here = {found: _value(found) for found in _NUMBER.findall(text) if found not in self._number_texts}
+        unknown = [found for found, value in here.items() if value not in self._numbers]
         if unknown:
-            computed = {
-                number(found)[0] for claim in claims for found in _NUMBER.findall(claim.text.rpartition("=")[2])
-            }
-            unknown = {found: value for found, value in unknown.items() if value not in computed}
-        known.update(here.values())
-        return list(unknown)
+            results = " ".join(claim.text.rpartition("=")[2] for claim in claims)
+            computed = {_value(found) for found in _NUMBER.findall(results)}
+            unknown = [found for found in unknown if here[found] not in computed]
+        self._number_texts.update(texts)
+        self._numbers.update(here.values())
+        return unknown
 
 
 def _judge(index: int, text: str, claims: list[Claim], history: _History) -> tuple[LabelValue | None, list[str]]:
@@ -198,5 +203,12 @@ def _first(claims: list[Claim], rule: str) -> str | None:
     return next((claim.text for claim in claims if claim.rule == rule), None)
 
 
-def _flat(text: str) -> str:
-    return f" {' '.join(_WORD.findall(text))} "
+def _value(text: str) -> int | Fraction:
+    """The number; one that is absurdly long counts as 0."""
+    return number(text)[0] if len(text) < MAX_DIGITS else 0
+
+
+def _bare(text: str) -> str:
+    """The text without heading, markup and closing punctuation, in lower case."""
+    text = " ".join(_HEADING.sub("", text).lower().split())
+    return (_MARKUP.sub(" ", text) if _HAS_MARKUP.search(text) else text).strip().rstrip(_PUNCTUATION)

@@ -40,7 +40,8 @@ _DROPPED = re.compile(
 )
 
 _TOKEN = re.compile(
-    r"""(?P<times>(?<=[\d)\s%}$a-z])[xX](?=\s*(?:\d|\.\d|\$\d|\\\$)))
+    r"""(?P<plain>[A-Za-z]{2,}(?![\w'-]))|(?P<whole>(?<![\w.,:])\d{1,15}(?![\w.,:{\\]))
+    |(?P<times>(?<=[\d)\s%}$a-z])[xX](?=\s*(?:\d|\.\d|\$\d|\\\$)))
     |(?P<unknown>\d+:\d+(?::\d+)?|\d+(?:,\d+)*,\d+(?!\d)(?<!,\d\d\d)|\d+_\{?\w+\}?|[A-Za-z]+\d\w*|[A-Za-z]\w*_\w{2,}|\#+)
     |(?P<ellipsis>\.\.+|…|\\[lcd]?dots[a-z]?(?![A-Za-z]))
     |(?P<n>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)
@@ -58,23 +59,24 @@ _TOKEN = re.compile(
     |(?P<soft>\\?\$|\\[()\[\]]|\\q?quad(?![A-Za-z])|\\(?:begin|end)\s*\{(?:align|equation|gather|split|eqnarray|multline|center|itemize|enumerate)[a-z]*\*?\}|["“”`£€¥]|\*\*)
     |(?P<bracket>[()\[\]{}]|\\[{}])
     |(?P<degree>\\circ(?![A-Za-z])|\\degree(?![A-Za-z]))
-    |(?P<space>\s+|\\,)
     |(?P<word>[A-Za-z]+(?:['-][A-Za-z]{2,})*(?:'[a-z])?|[\u4e00-\u9fff]+)
     |(?P<bang>!)
     |(?P<stop>[.,;:?、])
-    |(?P<rest>\\[A-Za-z]+|.)""",
+    |(?P<rest>\\[A-Za-z]+|\\[^\s,]|[^\s\\])""",
     re.VERBOSE | re.DOTALL,
 )  # fmt: skip
-_WORD_OPERATORS = {"times": "*", "plus": "+", "minus": "-", "乘以": "*", "乘": "*", "加": "+", "加上": "+", "减": "-",
-                   "减去": "-", "除以": "/"}  # fmt: skip
-_WORD_EQUALS = frozenset(("equals", "equal", "等于", "得", "得到"))
+_WORD_KINDS = {"times": "*", "plus": "+", "minus": "-", "乘以": "*", "乘": "*", "加": "+", "加上": "+",
+               "减": "-", "减去": "-", "除以": "/", "equals": "=", "equal": "=", "等于": "=", "得": "=",
+               "得到": "="}  # fmt: skip
+_OPENING = frozenset(("(", "[", "{", "\\{"))
 _OPERATORS = {"\\cdot": "*", "\\times": "*", "\\ast": "*", "\\div": "/"}
-_KINDS = {
-    "unknown": "?", "ellipsis": "e", "n": "n", "times": "*", "var": "v", "equal": "=", "other": "<", "implies": ".",
+_KINDS: dict[str | None, str] = {
+    "whole": "n", "unknown": "?", "ellipsis": "e", "times": "*", "var": "v", "other": "<", "implies": ".",
     "power": "^", "percent": "%", "frac": "f", "pi": "p", "row": "N", "soft": "$", "degree": "d", "bang": "!",
     "stop": ".", "rest": "?",
 }  # fmt: skip
-_HAS_RELATION = re.compile(r"=|≈|＝|\\approx|equals|等于")
+_PROSE = re.compile(r"(?:[A-Za-z]{2,}[ ]+)+(?=[A-Za-z]{2,}[ ])")
+_HAS_RELATION = re.compile(r"=|≈|＝|\\approx|\bequals?\b|等于|得")
 
 
 def words(text: str) -> frozenset[str]:
@@ -100,32 +102,32 @@ def readable(text: str) -> str:
 
 
 def tokenize(text: str) -> list[Token]:
-    """Tokens of a `readable` text, spaces left out."""
+    """Tokens of a `readable` text, spaces left out: all but the first words and what follows the last equality."""
     tokens: list[Token] = []
     append = tokens.append
-    for match in _TOKEN.finditer(text):
+    prose = _PROSE.match(text)
+    last = max((match.end() for match in _HAS_RELATION.finditer(text)), default=0)
+    for match in _TOKEN.finditer(text, prose.end() if prose else 0):
         group = match.lastgroup
-        if group == "space":
-            continue
         value = match.group()
+        kind = _KINDS.get(group)
+        if kind is None:
+            if group == "plain" or group == "word":
+                kind = _WORD_KINDS.get(value, "w")
+                if kind == "=":
+                    value = "="
+            elif group == "op":
+                kind = _OPERATORS.get(value, value)
+            elif group == "n":
+                kind = "n" if len(value) <= MAX_DIGITS else "?"
+            elif group == "equal":
+                kind, value = "=", "=" if value == "=" else "~"
+            else:
+                kind = "(" if value in _OPENING else ")"
         start, end = match.span()
-        if group == "word":
-            kind = "w"
-            if value in _WORD_OPERATORS:
-                kind = _WORD_OPERATORS[value]
-            elif value in _WORD_EQUALS:
-                kind, value = "=", "="
-        elif group == "op":
-            kind = _OPERATORS.get(value, value)
-        elif group == "bracket":
-            kind = "(" if value in "([{\\{" else ")"
-        elif group == "equal":
-            kind, value = "=", "=" if value == "=" else "~"
-        elif group == "n" and len(value) > MAX_DIGITS:
-            kind = "?"
-        else:
-            kind = _KINDS[group or "rest"]
         append(Token(kind, value, start, end))
+        if kind == "." and start > last:
+            break
     return tokens
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from pipelines import doctor, evaluate, export, importing, label, quickstart_verb, run, score, split, train
+from pipelines import doctor, evaluate, export, importing, label, quickstart, run, score, split, train
 from prm_kit import __version__
 from prm_kit.errors import PrmKitError
 
@@ -58,7 +58,7 @@ app.command("train")(train.command)
 app.command("score")(score.command)
 app.command("eval")(evaluate.command)
 app.command("run")(run.command)
-app.command("quickstart")(quickstart_verb.command)
+app.command("quickstart")(quickstart.command)
 app.command("doctor")(doctor.command)
 
 

@@ -49,9 +49,8 @@ def labelled_solutions(
         InputError: There is none.
     """
     from prm_kit.ledger import Ledger
-    from prm_kit.view import View
-
     from prm_kit.snapshot import Snapshot
+    from prm_kit.view import View
 
     view = View([Snapshot.open(path) for path in snapshots], Ledger(ledger) if ledger else None)
     found = [pair for pair in view.labelled(rater_kinds=list(rater_kinds) or None) if pair.annotation.labels]
@@ -82,10 +81,9 @@ def outcome_rows(snapshots: Sequence[Path]) -> list[Labelled]:
 
 def solutions(snapshots: Iterable[Path]) -> Iterable[Solution]:
     """Every solution of the snapshots."""
-    from prm_kit.snapshot import Snapshot
+    from prm_kit.view import View
 
-    for path in snapshots:
-        yield from Snapshot.open(path).iter_solutions()
+    return View(snapshots).iter_solutions()
 
 
 def snapshots_of(inputs: Sequence[Path], imported: Path, progress: Callable[..., None] | None) -> list[Path]:
@@ -120,14 +118,11 @@ def without_problems_of(rows: Sequence[Labelled], evaluation: Sequence[Labelled]
 
     Problems are the same when their texts are equal after folding case and white space.
     """
+    from prm_kit.view import problem_key
+
     seen = {problem_key(pair.solution.problem) for pair in evaluation}
     kept = [pair for pair in rows if problem_key(pair.solution.problem) not in seen]
     return kept, len(rows) - len(kept)
-
-
-def problem_key(problem: str) -> str:
-    """A problem's text with case and white space folded."""
-    return " ".join(problem.casefold().split())
 
 
 def import_source(source: Source, root: Path | None, out: Path, progress: Callable[..., None] | None) -> dict[str, Any]:
@@ -141,7 +136,7 @@ def import_source(source: Source, root: Path | None, out: Path, progress: Callab
         options=source.options,
         max_reject_share=source.max_reject_share,
         limit=source.limit,
-        progress=(lambda rows: progress("import", rows, source.limit, "")) if progress else None,
+        progress=progress,
     )
 
 

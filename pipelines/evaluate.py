@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.output import Json, Out, Output
-from pipelines.recipe import EvaluateStage
 
 if TYPE_CHECKING:
+    from pipelines.recipe import EvaluateStage
     from prm_kit.records import Labelled
 
 Progress = Callable[[str, int, int | None, str], None]
@@ -37,6 +37,7 @@ def command(
 ) -> None:
     """Step metrics, the ProcessBench protocol, calibration and baselines, as a table, JSON and an HTML report."""
     from pipelines.data import labelled_solutions, snapshots_of
+    from pipelines.recipe import EvaluateStage
     from prm_kit.report import print_tables, write_report
     from prm_kit.run_directory import RunDirectory
 
@@ -106,9 +107,10 @@ def evaluate_models(
     from pipelines.data import load_scorer
     from pipelines.score import score_into
     from prm_kit.evaluate import DevSplit, evaluate
+    from prm_kit.prefix_labels import with_prefix_labels
 
-    rows = drawn_per_subset(rows, settings.subset_by, settings.per_subset)
-    dev = drawn_per_subset(dev, settings.subset_by, settings.dev_solutions)
+    rows = drawn_per_subset(with_prefix_labels(rows), settings.subset_by, settings.per_subset)
+    dev = drawn_per_subset(with_prefix_labels(dev), settings.subset_by, settings.dev_solutions)
     scores = {}
     dev_scores = {}
     everything = [pair.solution for pair in [*rows, *dev]]

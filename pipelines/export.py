@@ -10,7 +10,6 @@ import typer
 
 from pipelines.output import Json, Output
 from prm_kit.files import json_text
-from prm_kit.settings import apply_override
 
 
 def command(
@@ -25,6 +24,7 @@ def command(
     """Write labelled solutions in a foreign format; a report beside the file says what it could not hold."""
     from pipelines.data import labelled_solutions
     from prm_kit.exporting import export_data
+    from prm_kit.settings import apply_override
 
     options: dict[str, object] = {}
     for text in option or []:

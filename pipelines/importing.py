@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from pipelines.output import Json, Out, Output
-from prm_kit.settings import apply_override
 
 
 def command(
@@ -23,6 +22,7 @@ def command(
     """Read a data set into a snapshot: solutions, labels, rejected rows and a manifest."""
     from pipelines.data import import_source
     from pipelines.recipe import Source
+    from prm_kit.settings import apply_override
 
     output = Output(as_json)
     options: dict[str, object] = {}

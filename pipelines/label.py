@@ -14,9 +14,8 @@ from pipelines.output import Json, Out, Output
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from prm_kit.ledger import Ledger
-
     from labeling.labeler import Labeler
+    from prm_kit.ledger import Ledger
     from prm_kit.records import Annotation, Solution
 
 app = typer.Typer(no_args_is_help=True, help="Label steps: rules.")
@@ -38,10 +37,9 @@ def rules(
     as_json: Json = False,
 ) -> None:
     """Check the arithmetic and algebra claimed in each step; abstain where nothing can be checked."""
-    from prm_kit.ledger import Ledger
-
     from labeling.rules import RuleLabeler
     from pipelines.data import snapshots_of, solutions
+    from prm_kit.ledger import Ledger
     from prm_kit.run_directory import RunDirectory
 
     output = Output(as_json)
@@ -70,9 +68,9 @@ def label_into(
     Returns:
         Counts, and the labeller's report beside the labels that the snapshots already hold.
     """
-    from labeling.rules import rule_report
+    from labeling.rule_report import rule_report
 
-    done = ledger.labelled_by(labeler.rater)
+    done = {a.solution_id for a in ledger.current() if a.rater == labeler.rater}
     todo: Iterator[Solution] = (solution for solution in solutions if solution.id not in done)
     already, made = len(done), 0
     annotations: list[Annotation] = []

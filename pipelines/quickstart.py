@@ -18,15 +18,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pipelines.quickstart_settings import QuickstartSettings
-from prm_kit.errors import UsageError
+import typer
+
+from pipelines.output import Json, Output
 from prm_kit.files import whole_directory, write_json
-from prm_kit.records import Annotation, Labelled, Solution
+from prm_kit.records import Annotation, Labelled
 from prm_kit.run_directory import RunDirectory
 
 if TYPE_CHECKING:
+    from pipelines.quickstart_settings import QuickstartSettings
     from prm_kit.tasks.arithmetic import ArithmeticTask
 
 Progress = Callable[[str, int, int], None]
@@ -35,6 +37,30 @@ Progress = Callable[[str, int, int], None]
 STAGES = ("policy", "solutions", "prm", "orm", "evaluation")
 
 BEFORE, AFTER, ORM = "PRM before training", "PRM", "ORM"
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory.")] = Path("runs/quickstart"),
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Teach a tiny policy arithmetic, label its solutions, train a PRM on them, and measure it on unseen problems."""
+    output = Output(as_json)
+    with output.progress() as progress:
+        summary = run_quickstart(out, seed, lambda stage, done, total: progress(stage, done, total))
+    if not as_json:
+        from prm_kit.report import print_tables
+
+        print_tables(json.loads((out / "evaluation.json").read_text(encoding="utf-8")), output.console)
+        before, after = summary["prm"]["before"], summary["prm"]["after"]
+        for when, figure in (("before", before), ("after", after)):
+            output.say(
+                f"{figure['metric']} {when} training: {figure['value']:.3f} "
+                f"({figure['low']:.3f} to {figure['high']:.3f}, n = {figure['n']})"
+            )
+        output.say(f"these are figures of {summary['figures_are_of']}")
+        output.say(f"report: {out / 'report.html'}")
+    output.summary(out / "summary.json")
 
 
 def run_quickstart(
@@ -56,6 +82,7 @@ def run_quickstart(
     """
     import torch
 
+    from pipelines.quickstart_settings import QuickstartSettings
     from prm_kit.training_state import check_same_inputs
 
     settings = (settings or QuickstartSettings()).model_copy(update={"seed": seed})
@@ -132,7 +159,6 @@ def make_solutions(settings: QuickstartSettings, policy: Path, folder: Path, tel
 
     The training problems are others than those of the demonstrations.
     """
-    from prm_kit.snapshot import Snapshot
     from prm_kit.tasks.arithmetic import ArithmeticTask
 
     task = ArithmeticTask()
@@ -146,14 +172,14 @@ def make_solutions(settings: QuickstartSettings, policy: Path, folder: Path, tel
         tell("solutions", number, len(wanted))
         if not (folder / split / "manifest.json").exists():
             sample_snapshot(settings, task, split, n_problems, n_samples, policy, folder / split)
-        found = read_labelled(Snapshot.open(folder / split))
+        found = read_labelled(folder / split)
         labels = [label.value for item in found for label in item.annotation.labels]
         counts[split] = {
             "problems": n_problems,
             "samples": n_problems * n_samples,
             "different_solutions": len(found),
             "right": sum(len(item.solution.meta["samples"]) for item in found if item.solution.is_correct),
-            "labels": {str(value): labels.count(value) for value in (-1, 0, 1)},  # type: ignore[arg-type]
+            "labels": {str(value): labels.count(value) for value in (-1, 0, 1)},
         }
     tell("solutions", len(wanted), len(wanted))
     return counts
@@ -212,7 +238,6 @@ def train_model(
     name: str, settings: QuickstartSettings, policy: Path, data: Path, folder: Path, tell: Progress
 ) -> dict[str, Any]:
     """Train the PRM ("prm") or the ORM ("orm") from the policy's weights; leaves FOLDER/checkpoint."""
-    from prm_kit.snapshot import Snapshot
     from prm_kit.train import train
     from prm_kit.train_settings import TrainSettings
 
@@ -229,8 +254,8 @@ def train_model(
             device="cpu",
             seed=settings.seed,
         ),
-        read_labelled(Snapshot.open(data / "train")),
-        read_labelled(Snapshot.open(data / "dev")),
+        read_labelled(data / "train"),
+        read_labelled(data / "dev"),
         folder,
         progress=lambda done, total, line: tell(name, done, total),
     )
@@ -245,9 +270,8 @@ def evaluate_models(settings: QuickstartSettings, out: Path) -> tuple[dict[str, 
     from prm_kit.evaluate.evaluation import DevSplit, evaluate
     from prm_kit.model import Prm
     from prm_kit.prm_scorer import PrmScorer
-    from prm_kit.snapshot import Snapshot
 
-    train, dev, test = (read_labelled(Snapshot.open(out / "data" / split)) for split in ("train", "dev", "test"))
+    train, dev, test = (read_labelled(out / "data" / split) for split in ("train", "dev", "test"))
     models = {
         AFTER: Prm.load(out / "prm" / "checkpoint"),
         BEFORE: Prm.from_backbone(out / "policy" / "checkpoint", seed=settings.seed),
@@ -334,15 +358,11 @@ def summarise(
     }
 
 
-def read_labelled(snapshot: Any) -> list[Labelled]:
-    """The solutions of a snapshot, each with its one annotation, in the order written."""
-    from prm_kit.arrow import annotation_from
+def read_labelled(snapshot: Path) -> list[Labelled]:
+    """The solutions of a snapshot with their labels, in the order written."""
+    from prm_kit.view import View
 
-    solutions: dict[str, Solution] = {solution.id: solution for solution in snapshot.iter_solutions()}
-    rows = {row["solution_id"]: row for row in snapshot.annotations().collect().to_dicts()}
-    if rows.keys() != solutions.keys():
-        raise UsageError(f"{snapshot.path}: not every solution has its labels")
-    return [Labelled(solution, annotation_from(rows[id_], solution)) for id_, solution in solutions.items()]
+    return list(View([snapshot]).labelled())
 
 
 def _micro(settings: QuickstartSettings) -> int:

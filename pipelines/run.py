@@ -11,14 +11,13 @@ import typer
 
 from pipelines.output import Json, Output
 from prm_kit.files import write_json
-from prm_kit.run_directory import RunDirectory
-from prm_kit.settings import load_settings
 
 if TYPE_CHECKING:
     from pipelines.progress import Progress
     from pipelines.recipe import Recipe
     from pipelines.stage import Stages
     from prm_kit.records import Labelled
+    from prm_kit.run_directory import RunDirectory
 
 
 def command(
@@ -29,6 +28,7 @@ def command(
 ) -> None:
     """Import, split, label, train, evaluate and report; run the same command again to go on where it stopped."""
     from pipelines.recipe import Recipe, recipe_path
+    from prm_kit.settings import load_settings
 
     settings = load_settings(Recipe, recipe_path(recipe), overrides or ())
     folder = out or Path("runs") / settings.name
@@ -46,6 +46,7 @@ def command(
 def run_recipe(recipe: Recipe, folder: Path, output: Output, progress: Progress) -> dict[str, Any]:
     """Run every stage of a recipe whose inputs or settings have changed; write and return the summary."""
     from pipelines.stage import Stages
+    from prm_kit.run_directory import RunDirectory
 
     run = RunDirectory(folder)
     run.start(recipe.model_dump(mode="json"))
@@ -132,11 +133,10 @@ class _Run:
         self.stands_on.append(stage)
 
     def _label(self) -> None:
-        from prm_kit.ledger import Ledger
-
         from labeling.rules import RuleLabeler
         from pipelines.data import solutions
         from pipelines.label import label_into
+        from prm_kit.ledger import Ledger
 
         labelled = [self.snapshots[name] for name in self.recipe.label.rules]
         self.ledger = self.stages.folder("label") / "ledger.sqlite"

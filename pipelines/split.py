@@ -65,7 +65,7 @@ def split_snapshots(
     counts: Counter[str] = Counter()
     with SnapshotWriter(out, name=out.name, format="split", options=options) as writer:
         for done, solution in enumerate(solutions(snapshots), 1):
-            again = resplit(solution, method=method, token=token, max_tokens=max_step_tokens, count_tokens=count_tokens)
+            again = resplit(solution, method, token=token, max_step_tokens=max_step_tokens, count_tokens=count_tokens)
             counts["solutions"] += 1
             if not again.spans:
                 counts["without steps"] += 1

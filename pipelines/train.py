@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.output import Json, Out, Output
-from prm_kit.settings import load_settings
-from prm_kit.train_settings import TrainSettings
 
 if TYPE_CHECKING:
     from prm_kit.records import Labelled
+    from prm_kit.train_settings import TrainSettings
 
 Progress = Callable[[str, int, int | None, str], None]
 
@@ -30,6 +29,9 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Train a PRM on labelled steps; run the same command again to resume."""
+    from prm_kit.settings import load_settings
+    from prm_kit.train_settings import TrainSettings
+
     settings = load_settings(TrainSettings, config, overrides or ())
     from pipelines.data import hold_out, labelled_solutions, snapshots_of
     from prm_kit.train import train
@@ -74,6 +76,8 @@ def train_prm_and_orm(
 
 def orm_settings(settings: TrainSettings) -> TrainSettings:
     """The same run on final correctness alone."""
+    from prm_kit.train_settings import TrainSettings
+
     changed = {"target": "outcome", "neutral_policy": "keep", "mask_after_first_error": False}
     return TrainSettings.model_validate(settings.model_dump() | changed)
 

@@ -21,6 +21,7 @@ from transformers import (
     GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from prm_kit.errors import InputError, UsageError
@@ -67,9 +68,14 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         InputError: It is absent, damaged, or brings its own code.
     """
     gguf = _gguf_file(source)
-    options = {"gguf_file": gguf} if gguf else {}
     with quiet(), _as_input_error(f"{source}: the tokenizer cannot be loaded"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+        tokenizer: PreTrainedTokenizerBase
+        if (Path(source) / "tokenizer.json").is_file():
+            # AutoTokenizer goes by the model type, and for some types replaces the pipeline that the file describes.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+        else:
+            options = {"gguf_file": gguf} if gguf else {}
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     return tokenizer
 
 

@@ -105,8 +105,10 @@ class StepEncoder:
         self.mark_id = _mark_id(tokenizer, reading.mark)
         before, after = reading.template.before, reading.template.after
         self._before: list[int] = backend.encode(before, add_special_tokens=False).ids
-        continued = split_of(backend)
-        self._after: list[int] = continued.encode(after, add_special_tokens=False).ids
+        # What follows a special token opens a text in the eyes of the tokenizer; what follows the problem does not.
+        follows = any(after.startswith(token.content) for token in tokenizer.added_tokens_decoder.values())
+        tail = backend if follows else split_of(backend)
+        self._after: list[int] = tail.encode(after, add_special_tokens=False).ids
         if self.mark_id in self._before or self.mark_id in self._after:
             raise UsageError(f"the template holds the mark {reading.mark!r}: steps could not be told from it")
         added = set(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}

@@ -28,12 +28,14 @@ class Example:
         ids: int32 [T], token ids.
         positions: int32 [N], where steps with a target are read, increasing.
         targets: float32 [N, 3], distributions over (-1, 0, +1).
+        prompt_length: How many of the first ids are template and problem.
     """
 
     solution_id: str
     ids: NDArray[np.int32]
     positions: NDArray[np.int32]
     targets: NDArray[np.float32]
+    prompt_length: int = 0
 
 
 class Batch(NamedTuple):
@@ -43,13 +45,11 @@ class Batch(NamedTuple):
         ids: int64 [B, T], token ids; padding, on the right, is 0.
         rows: int64 [N], the row of each read position.
         positions: int64 [N], its column.
-        targets: float32 [N, 3].
     """
 
     ids: NDArray[np.int64]
     rows: NDArray[np.int64]
     positions: NDArray[np.int64]
-    targets: NDArray[np.float32]
 
 
 class ExampleSet(NamedTuple):
@@ -106,7 +106,9 @@ def examples_of(
             positions = np.array([position for position, _ in read], dtype=np.int32)
             ids = one.ids[: int(positions[-1]) + 1] if cut_tail else one.ids
             targets = np.array([distribution for _, distribution in read], dtype=np.float32)
-            examples.append(Example(item.solution.id, np.array(ids, dtype=np.int32), positions, targets))
+            examples.append(
+                Example(item.solution.id, np.array(ids, dtype=np.int32), positions, targets, one.prompt_length)
+            )
     return ExampleSet(examples, dropped)
 
 
@@ -120,8 +122,12 @@ def collate(examples: Sequence[Example]) -> Batch:
         ids_BT,
         np.repeat(np.arange(len(examples)), [len(example.positions) for example in examples]),
         np.concatenate([example.positions for example in examples]).astype(np.int64),
-        np.concatenate([example.targets for example in examples]),
     )
+
+
+def concatenated_targets(examples: Sequence[Example]) -> NDArray[np.float32]:
+    """Targets [N, 3] in the order of `Batch.rows` and `Batch.positions`."""
+    return np.concatenate([example.targets for example in examples])
 
 
 def class_masses(examples: Sequence[Example]) -> tuple[float, float, float]:

@@ -6,55 +6,24 @@ listed in the report. A row that does not come back with the same steps and labe
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prm_kit.errors import InputError, UsageError, unknown_name
-from prm_kit.files import whole_file, write_json
+from prm_kit.files import write_json
 from prm_kit.formats.folding import Folded, Folding, LeftOut, as_it_is, fold
 from prm_kit.formats.format import Format, Judged, Layout, Row, branch_of
 from prm_kit.formats.registry import format_named, layout_of
-from prm_kit.importing import REPORTED_REJECTS, label_word, reason_kind
+from prm_kit.formats.row_output import row_output
 from prm_kit.readback import compare
 from prm_kit.records import Annotation, Rater, Solution, StepLabel
 from prm_kit.settings import validated
+from prm_kit.transfer_counts import REPORTED_REJECTS, ExportCount, label_word, reason_kind
 
 _REMEMBERED = 50_000
-
-
-@dataclass
-class ExportCount:
-    """The account of an export."""
-
-    given: int = 0
-    rows: int = 0
-    solutions: int = 0
-    before: Counter[str] = field(default_factory=Counter)
-    after: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-    refused: list[str] = field(default_factory=list)
-    refused_kinds: Counter[str] = field(default_factory=Counter)
-    lost: Counter[str] = field(default_factory=Counter)
-
-    def summary(self) -> dict[str, Any]:
-        """Counts as plain data: what was given, left out by policy, refused, written; labels before and after."""
-        return {
-            "given": self.given,
-            "left_out": dict(self.left_out.most_common()),
-            "refused": len(self.refused),
-            "refused_by_reason": dict(self.refused_kinds.most_common()),
-            "rows_written": self.rows,
-            "solutions_written": self.solutions,
-            "labels_before": dict(self.before.most_common()),
-            "labels_after": dict(self.after.most_common()),
-            "not_held": dict(self.lost.most_common()),
-        }
 
 
 def export_data(
@@ -74,7 +43,8 @@ def export_data(
     Args:
         source: (solution, annotation) pairs, such as a view's `labelled()`; None: nobody judged the solution.
         format: Name of the format.
-        out: `.jsonl` (JSON lines) or `.json` (one array), with `.gz` packed.
+        out: `.jsonl` (JSON lines), `.json` (one array), either with `.gz`, `.parquet`, or a folder for
+            `datasets.load_from_disk` (a name without suffix); see `prm_kit.formats.row_output`.
         options: Options of the format; those of `Folding` may stand among them.
         folding: What becomes of labels that the format cannot hold; None: nothing is folded.
         max_refused_share: Share of refused solutions above which nothing is written.
@@ -93,7 +63,7 @@ def export_data(
     if spec.labels != "folded" and folding != Folding():
         raise UsageError(f"format {spec.name} has nothing to fold: its labels are written as they are, or not at all")
     count = ExportCount()
-    with _row_file(out) as write:
+    with row_output(out) as write:
         for group in _groups(source, spec, layout, folding, count):
             line = _line(group, spec, layout, count)
             if line is not None:
@@ -229,23 +199,3 @@ def _check_refused(count: ExportCount, max_share: float) -> None:
         f"{len(count.refused)} of {count.given} solutions refused, more than the share of {max_share:g} allowed "
         f"(max_refused_share); nothing was written:\n{shown}" + (f"\n  and {more} more" if more else "")
     )
-
-
-@contextmanager
-def _row_file(path: Path) -> Iterator[Any]:
-    array = path.name.removesuffix(".gz").endswith(".json")
-    with whole_file(path, "wb") as raw:
-        # mtime 0: the same rows give the same bytes.
-        file: Any = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") if path.suffix == ".gz" else raw
-        first = True
-
-        def write(line: bytes) -> None:
-            nonlocal first
-            file.write((b"[\n" if first else b",\n") + line if array else line + b"\n")
-            first = False
-
-        yield write
-        if array:
-            file.write(b"[]\n" if first else b"\n]\n")
-        if file is not raw:
-            file.close()

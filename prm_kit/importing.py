@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,16 +16,13 @@ from prm_kit.formats.hub import is_dataset, rows_of_dataset
 from prm_kit.formats.registry import format_named, format_of_row, layout_of
 from prm_kit.formats.row_files import BadRow, is_json_lines, rows_of_file
 from prm_kit.formats.steps import StepsLayout
-from prm_kit.records import Annotation, Solution, StepLabel
+from prm_kit.records import Annotation, Solution
+from prm_kit.transfer_counts import REPORTED_REJECTS, ImportCount, label_word, reason_kind
 
 if TYPE_CHECKING:
-    from prm_kit.formats.step_blocks import Block
     from prm_kit.snapshot import SnapshotWriter
 
 AUTO = "auto"
-
-REPORTED_REJECTS = 5
-"""How many rejected rows the message of a stopped import shows."""
 
 _CHECK_EVERY = 1000
 _KEPT_REJECTS = 10_000
@@ -44,51 +39,6 @@ class Sink(Protocol):
     def reject(self, file: str, line: int, reason: str, raw: str) -> None:
         """Take a row that could not be read."""
         ...
-
-
-@dataclass
-class ImportCount:
-    """The account of an import; `summary` makes plain data of it."""
-
-    rows: int = 0
-    rejected: int = 0
-    solutions: int = 0
-    steps: int = 0
-    annotations: int = 0
-    seen: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-
-    def add_block(self, block: Block) -> None:
-        """Count what a block of step lists gave."""
-        import pyarrow.compute as pc
-
-        steps = len(block.solutions.column("spans").flatten())
-        values = block.annotations.column("labels").flatten().field("value")
-        self.solutions += len(block.solutions)
-        self.annotations += len(block.annotations)
-        self.steps += steps
-        for found in pc.value_counts(values).to_pylist():
-            self.labels["null" if found["values"] is None else str(found["values"])] += found["counts"]
-        self.labels["null"] += steps - len(values)
-        self.seen += block.seen
-        self.notes += block.notes
-
-    def summary(self) -> dict[str, Any]:
-        """Rows read and rejected by reason, what they became, and the labels before (as worded there) and after."""
-        return {
-            "rows_read": self.rows,
-            "rows_rejected": self.rejected,
-            "rejected_by_reason": dict(self.reasons.most_common()),
-            "solutions": self.solutions,
-            "steps": self.steps,
-            "annotations": self.annotations,
-            "labels_before": dict(self.seen.most_common()),
-            "labels_after": dict(self.labels.most_common()),
-            "notes": dict(self.notes.most_common()),
-        }
 
 
 def import_data(
@@ -130,35 +80,28 @@ def import_data(
     layout = layout_of(spec, options or {})
     if not 0.0 <= max_reject_share <= 1.0:
         raise UsageError(f"max_reject_share {max_reject_share} is not in [0, 1]")
-    asked = {**layout.model_dump(mode="json"), "split_method": split}
     count = ImportCount()
-    steps = layout if isinstance(layout, StepsLayout) and split is None and limit is None else None
+    about: dict[str, Any] = {
+        "format": spec.name,
+        "inputs": [str(name) for name in inputs],
+        "options": {**layout.model_dump(mode="json"), "split_method": split},
+    }
     try:
-        with SnapshotWriter(out, name=layout.source or spec.name, format=spec.name, options=asked) as writer:
-            if steps is not None and all(not is_dataset(str(name)) and is_json_lines(Path(name)) for name in inputs):
-                import_blocks(steps, [Path(name) for name in inputs], writer, count, max_reject_share, progress)
+        with SnapshotWriter(out, name=layout.source or spec.name, format=spec.name, options=about["options"]) as writer:
+            if isinstance(layout, StepsLayout) and split is None and limit is None and _all_json_lines(inputs):
+                import_blocks(layout, [Path(name) for name in inputs], writer, count, max_reject_share, progress)
             else:
                 rows = islice(_rows(inputs), limit)
                 import_rows(
                     spec, layout, rows, writer, count, split=split, max_share=max_reject_share, progress=progress
                 )
-            writer.count(rows=count.rows, **{f"note: {note}": times for note, times in count.notes.items()})
-            for path in (Path(name) for name in inputs):
-                if path.is_file():
-                    writer.add_input(path)
-            counts = writer.finish().counts
+            counts = _finish(writer, inputs, count)
     except InputError:
         _write_rejects(out, count)
         raise
-    summary = {
-        "format": spec.name,
-        "inputs": [str(name) for name in inputs],
-        "options": asked,
-        **count.summary(),
-        # Solutions that several rows give (another rater, another time) are stored once.
-        "duplicate_solutions": counts["duplicate_solutions"],
-        "duplicate_annotations": counts["duplicate_annotations"],
-    }
+    # Solutions that several rows give (another rater, another time) are stored once.
+    duplicates = {key: counts[key] for key in ("duplicate_solutions", "duplicate_annotations")}
+    summary = {**about, **count.summary(), **duplicates}
     write_json(out / "summary.json", summary)
     return summary
 
@@ -226,23 +169,23 @@ def import_blocks(
     _check_share(count, max_share)
 
 
-def label_word(label: StepLabel) -> str:
-    """How a label is counted: "-1", "0", "1", "soft" (shares without a value) or "null"."""
-    if label.value is not None:
-        return str(label.value)
-    return "null" if label.shares is None else "soft"
-
-
-def reason_kind(reason: str) -> str:
-    """A reason without its numbers, so that alike reasons are counted together."""
-    return re.sub(r"\d+", "N", reason)[:200]
-
-
 def _told_by_first_row(inputs: Sequence[str | Path]) -> Format:
     first = next((row for row in islice(_rows(inputs), _CHECK_EVERY) if isinstance(row, Row)), None)
     if first is None:
         raise InputError(f"{inputs[0]}: no row that could tell the format")
     return format_of_row(first.value)
+
+
+def _all_json_lines(inputs: Sequence[str | Path]) -> bool:
+    return all(not is_dataset(str(name)) and is_json_lines(Path(name)) for name in inputs)
+
+
+def _finish(writer: SnapshotWriter, inputs: Sequence[str | Path], count: ImportCount) -> Mapping[str, int]:
+    writer.count(rows=count.rows, **{f"note: {note}": times for note, times in count.notes.items()})
+    for path in map(Path, inputs):
+        if path.is_file():
+            writer.add_input(path)
+    return writer.finish().counts
 
 
 def _rows(inputs: Sequence[str | Path]) -> Iterator[Row | BadRow]:

@@ -15,7 +15,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -54,14 +54,20 @@ class Appended(NamedTuple):
 
 
 class Ledger:
-    """An opened ledger; made if the file is not there. One object belongs to one thread of one process.
+    """An opened ledger. One object belongs to one thread of one process.
+
+    Args:
+        path: The file; made if it is not there.
+        must_exist: Refuse to make it: for readers, to whom a wrong name shall not look like an empty ledger.
 
     Raises:
-        InputError: The file is no ledger, or of another version.
+        InputError: The file is no ledger, of another version, or not there.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, must_exist: bool = False) -> None:
         self.path = Path(path)
+        if must_exist and not self.path.is_file():
+            raise InputError(f"{self.path}: no such ledger")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
@@ -81,6 +87,10 @@ class Ledger:
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        with suppress(AttributeError, sqlite3.ProgrammingError):  # never opened, or opened by another thread
+            self._db.close()
+
     def close(self) -> None:
         """Close the file. What was appended is on disk already."""
         self._db.close()
@@ -98,6 +108,7 @@ class Ledger:
             InputError: An annotation is about an unknown solution, or a label does not fit its step's text.
         """
         given = {solution.id: solution for solution in solutions}
+        annotations = list(annotations)  # before the transaction: whoever makes them may take hours
         stored = known = stored_solutions = 0
         with self._writing():
             for solution in given.values():
@@ -213,10 +224,7 @@ class Ledger:
         if self._db.execute("SELECT 1 FROM solutions WHERE id = ?", (solution.id,)).fetchone():
             return False
         record = json.dumps(solution_to_json(solution), ensure_ascii=False)
-        self._db.execute(
-            "INSERT INTO solutions (id, record) VALUES (?, ?)",
-            (solution.id, record),
-        )
+        self._db.execute("INSERT INTO solutions (id, record) VALUES (?, ?)", (solution.id, record))
         return True
 
     def _insert_annotation(self, annotation: Annotation) -> bool:
@@ -268,13 +276,13 @@ class Ledger:
             last = rows[-1][0]
 
     def _annotations(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[Annotation]:
-        for seq, _, _, solution_id, kind, name, version, when, flags, lead_time, comment, meta, _ in rows:
+        for seq, _, known_id, solution_id, kind, name, version, when, flags, lead_time, comment, meta, _ in rows:
             labels = self._db.execute(
-                "SELECT step, value, step_hash, share_wrong, share_neutral, share_good, count, stderr, comment, sources "
-                "FROM labels WHERE annotation = ? ORDER BY step",
+                "SELECT step, value, step_hash, share_wrong, share_neutral, share_good, count, stderr, comment, "
+                "sources FROM labels WHERE annotation = ? ORDER BY step",
                 (seq,),
             )
-            yield Annotation(
+            annotation = Annotation(
                 solution_id=solution_id,
                 rater=Rater(kind, name, version),
                 labels=tuple(_label(label) for label in labels),
@@ -284,6 +292,9 @@ class Ledger:
                 comment=comment,
                 meta=json.loads(meta),
             )
+            if annotation.id != known_id:
+                raise InputError(f"{self.path}: annotation {known_id}: its stored content has the id {annotation.id}")
+            yield annotation
 
 
 def _label(row: tuple[Any, ...]) -> StepLabel:

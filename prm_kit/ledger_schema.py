@@ -63,8 +63,8 @@ def _append_only(table: str, key: str) -> list[str]:
         f"CREATE TRIGGER {table}_no_update BEFORE UPDATE ON {table} BEGIN {refuse}; END",
         f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} BEGIN {refuse}; END",
         # REPLACE deletes without asking the trigger above.
-        f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "
-        f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {key}) BEGIN {refuse}; END",  # noqa: S608
+        f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "  # noqa: S608 - our own names
+        f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {key}) BEGIN {refuse}; END",
     ]
 
 
@@ -77,7 +77,7 @@ SCHEMA = (
     """
     CREATE TRIGGER labels_are_complete BEFORE INSERT ON labels
     WHEN (SELECT count(*) FROM labels WHERE annotation = NEW.annotation)
-        >= (SELECT n_labels FROM annotations WHERE seq = NEW.annotation)
+        >= coalesce((SELECT n_labels FROM annotations WHERE seq = NEW.annotation), 0)
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: this annotation has all of its labels'); END
     """,
     f"PRAGMA application_id = {APPLICATION_ID}",

@@ -30,7 +30,8 @@ class PrmScorer:
     Args:
         prm: The model.
         name: What reports call it.
-        token_budget: Most distinct tokens in one forward; None: 2,048 on the CPU, 16,384 elsewhere.
+        token_budget: Most distinct tokens in one forward; None: 1,024 on the CPU, where larger rows fall out of
+            the cache, 16,384 elsewhere.
         too_long: What to do with a solution beyond the card's `max_tokens`: "window" or "refuse".
         share_prefixes: Whether common prefixes are computed once; None: where the model family allows it.
         progress: Called as progress("score", steps done, steps in all, "").
@@ -48,7 +49,7 @@ class PrmScorer:
     ) -> None:
         self.prm = prm
         self.name = name
-        self._budget = token_budget or (2_048 if prm.device.type == "cpu" else 16_384)
+        self._budget = token_budget or (1_024 if prm.device.type == "cpu" else 16_384)
         self._too_long = too_long
         known = prm.model.config.model_type in FAMILIES
         self._share = known if share_prefixes is None else share_prefixes

@@ -389,7 +389,7 @@ def annotation_to_json(annotation: Annotation) -> dict[str, Any]:
         ],
         "time": annotation.time,
         "flags": list(annotation.flags),
-        "lead_time": annotation.lead_time,
+        "lead_time": _float(annotation.lead_time),
         "comment": annotation.comment,
         "meta": dict(annotation.meta),
     }
@@ -444,12 +444,16 @@ def _label_fields(label: StepLabel) -> dict[str, Any]:
     return {
         "step": label.step,
         "step_hash": label.step_hash,
-        "shares": list(label.shares) if label.shares else None,
+        "shares": [float(share) for share in label.shares] if label.shares else None,
         "count": label.count,
-        "stderr": label.stderr,
+        "stderr": _float(label.stderr),
         "comment": label.comment,
         "sources": list(label.sources) or None,
     }
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)  # 12 and 12.0 are one number, and have one text
 
 
 def _digest(text: str) -> str:

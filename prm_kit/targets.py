@@ -56,7 +56,8 @@ class TargetSet:
         dropped_labels: Labels that became no target of their own, by reason.
         dropped_solutions: Solutions left out, by reason.
         conflicts: Steps whose repeats disagree (their target is a mean).
-        outcome_from: For target "outcome": how many came from `is_correct` and how many from step labels.
+        outcome_from: For target "outcome": where they came from and how many: "is_correct", "labels", or "labels of a
+            branch": a solution that ends at the step that was labelled, whose final answer nobody knows.
     """
 
     items: tuple[SolutionTargets, ...]
@@ -134,7 +135,7 @@ def targets_of(
             continue
         if target == "outcome":
             source, outcome = outcome_target(solution, annotation)
-            sources[source] += outcome is not None
+            sources.update([source] if outcome else [])
             chosen = {} if outcome is None else {len(solution.spans) - 1: outcome}
         else:
             chosen = step_targets(annotation, neutral_policy, mask_after_first_error, dropped)
@@ -196,11 +197,12 @@ def outcome_target(solution: Solution, annotation: Annotation) -> tuple[str, Dis
     """Where the outcome of a solution is known from, and its target; None where it is not known."""
     if solution.is_correct is not None:
         return "is_correct", ONE_HOT[1 if solution.is_correct else -1]
+    source = "labels of a branch" if "branch_step" in solution.meta else "labels"
     distributions = {label.step: label_distribution(label) for label in annotation.labels}
     if any(d is not None and d[0] == 1.0 for d in distributions.values()):
-        return "labels", ONE_HOT[-1]
+        return source, ONE_HOT[-1]
     last = distributions.get(len(solution.spans) - 1)
-    return "labels", last and fold_neutral(last, "positive")
+    return source, last and fold_neutral(last, "positive")
 
 
 def check_labels(solution: Solution, annotation: Annotation) -> None:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prm_kit.batching import epoch_updates, micro_batches, updates_per_epoch
+from prm_kit.batching import epoch_updates, updates_per_epoch
 from prm_kit.errors import PrmKitError, UsageError
-from prm_kit.examples import Example, class_masses, collate
+from prm_kit.examples import Example, class_masses
 from prm_kit.files import write_json
 from prm_kit.interruption import InterruptedSafelyError, Interruption
 from prm_kit.model import Prm
@@ -33,9 +33,10 @@ from prm_kit.objectives import balanced_class_weights, class_mass, step_cross_en
 from prm_kit.optimization import adamw, choose_trained, learning_rate_share, merge_adapters, need_package
 from prm_kit.records import Labelled
 from prm_kit.run_directory import RunDirectory
+from prm_kit.train_forward import Forward, shares_prefixes, units_of
 from prm_kit.train_metrics import ClassMetrics, is_better, prior_metrics
 from prm_kit.train_settings import TrainSettings
-from prm_kit.train_start import autocast, chosen_device, compute_activations_twice, starting_prm, uses_bfloat16
+from prm_kit.train_start import chosen_device, compute_activations_twice, starting_prm, uses_bfloat16
 from prm_kit.train_summary import training_summary
 from prm_kit.training_data import TrainingData, sample_like, training_data
 from prm_kit.training_state import TrainingState, check_same_inputs, random_states
@@ -120,7 +121,9 @@ class _Run:
     ) -> None:
         self.settings, self.prm, self.data = settings, prm, data
         self.directory, self.progress = directory, progress
-        self.lengths = [len(example.ids) for example in data.train]
+        share = shares_prefixes(settings.share_prefixes, prm, data.train)
+        self.forward = Forward(prm, settings.precision, settings.micro_batch_tokens, share)
+        self.units, self.lengths = units_of(data.train, share, settings.batch_tokens)
         self.per_epoch = updates_per_epoch(self.lengths, settings.batch_tokens)
         self.updates = settings.updates or self.per_epoch * (settings.epochs or 1)
         self.class_weights = _class_weights(settings, data.masses)
@@ -194,6 +197,7 @@ class _Run:
             data,
             updates=self.updates,
             per_epoch=self.per_epoch,
+            share_prefixes=self.forward.share_prefixes,
             class_weights=self.class_weights,
             train_metrics=train_metrics,
             train_prior_metrics=prior_metrics(data.prior, class_masses(sample), self.class_weights),
@@ -211,7 +215,7 @@ class _Run:
     def _update(self, interruption: Interruption) -> None:
         """One optimiser update. Interrupted, it leaves the weights as they were."""
         settings, standing = self.settings, self.standing
-        indices = self._indices(standing.update)
+        examples = self._examples(standing.update)
         share = learning_rate_share(
             standing.update,
             self.updates,
@@ -221,16 +225,17 @@ class _Run:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
-        batches = micro_batches(indices, self.lengths, settings.micro_batch_tokens)
-        total = self._weight(indices)
+        batches = self.forward.batches(examples)
+        total = self._weight(examples)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for batch in batches:
             interruption.check()
-            logits_NK, target_NK = self._read([self.data.train[index] for index in batch])
-            loss = step_cross_entropy(logits_NK, class_mass(target_NK, self.class_weight_K), total)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with self.forward.attention():
+                logits_NK, target_NK = self.forward.logits(batch)
+                loss = step_cross_entropy(logits_NK, class_mass(target_NK, self.class_weight_K), total)
+                loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         norm = torch.nn.utils.clip_grad_norm_(
             [p for group in self.optimizer.param_groups for p in group["params"]],
@@ -242,9 +247,9 @@ class _Run:
             self._refuse_nonfinite(batches, [float(loss) for loss in losses], gradient_norm)
         self.optimizer.step()
         standing.update += 1
-        standing.tokens += sum(self.lengths[index] for index in indices)
-        standing.padded_tokens += sum(len(batch) * self.lengths[batch[0]] for batch in batches)
-        steps = sum(len(self.data.train[index].positions) for index in indices)
+        standing.tokens += sum(len(example.ids) for example in examples)
+        standing.computed_tokens += sum(self.forward.computed_tokens(batch) for batch in batches)
+        steps = sum(len(example.positions) for example in examples)
         standing.targets += steps
         if standing.update % settings.log_every == 0 or standing.update == self.updates:
             self._log(
@@ -275,36 +280,26 @@ class _Run:
             self.state.save(new_best=better and self.settings.keep_best)
 
     def _evaluate(self, examples: Sequence[Example], interruption: Interruption) -> dict[str, float]:
-        lengths = [len(example.ids) for example in examples]
         metrics = ClassMetrics(self.class_weights)
         self.model.eval()
-        with torch.inference_mode():
-            for batch in micro_batches(range(len(examples)), lengths, self.settings.micro_batch_tokens):
+        with torch.inference_mode(), self.forward.attention():
+            for batch in self.forward.batches(examples):
                 interruption.check()
-                logits_NK, target_NK = self._read([examples[index] for index in batch])
+                logits_NK, target_NK = self.forward.logits(batch)
                 metrics.add(torch.log_softmax(logits_NK, dim=-1).cpu().numpy(), target_NK.cpu().numpy())
         return metrics.result()
 
-    def _read(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        batch, device = collate(examples), self.prm.device
-        ids_BT, rows_N, positions_N, target_NK = (torch.from_numpy(array).to(device) for array in batch)
-        with autocast(self.settings.precision, device):
-            logits_NK = self.prm.read_logits(ids_BT, None, rows_N, positions_N)
-        return logits_NK, target_NK
+    def _weight(self, examples: Sequence[Example]) -> float:
+        masses = class_masses(examples)
+        return float(sum(m * w for m, w in zip(masses, self.class_weights or [1.0] * 3, strict=True)))
 
-    def _weight(self, indices: Sequence[int]) -> float:
-        masses = class_masses([self.data.train[index] for index in indices])
-        if self.class_weights is None:
-            return sum(masses)
-        return float(sum(m * w for m, w in zip(masses, self.class_weights, strict=True)))
-
-    def _indices(self, update: int) -> list[int]:
+    def _examples(self, update: int) -> list[Example]:
         epoch, position = divmod(update, self.per_epoch)
         if self.plan[0] != epoch:
             settings = self.settings
-            dealt = epoch_updates(self.lengths, settings.batch_tokens, settings.bucket_updates, settings.seed, epoch)
-            self.plan = epoch, dealt
-        return self.plan[1][position]
+            pool = 1 if self.forward.share_prefixes else settings.bucket_updates
+            self.plan = epoch, epoch_updates(self.lengths, settings.batch_tokens, pool, settings.seed, epoch)
+        return [self.data.train[index] for unit in self.plan[1][position] for index in self.units[unit]]
 
     def _out_of_patience(self) -> bool:
         return self.settings.patience is not None and self.standing.stale >= self.settings.patience
@@ -319,9 +314,9 @@ class _Run:
         if self.progress is not None:
             self.progress(self.standing.update, self.updates, line)
 
-    def _refuse_nonfinite(self, batches: list[list[int]], losses: list[float], gradient_norm: float) -> None:
+    def _refuse_nonfinite(self, batches: list[list[Example]], losses: list[float], gradient_norm: float) -> None:
         bad = [batch for batch, loss in zip(batches, losses, strict=True) if not math.isfinite(loss)] or batches
-        solutions = [self.data.train[index].solution_id for batch in bad for index in batch]
+        solutions = list(dict.fromkeys(example.solution_id for batch in bad for example in batch))
         path = self.directory.path / "nonfinite.json"
         write_json(
             path,

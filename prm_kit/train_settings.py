@@ -41,9 +41,12 @@ class TrainSettings(Settings):
         class_weights: "none", "balanced" (inverse of the class share), or three numbers for (-1, 0, +1).
         epochs: Passes over the data; exactly one of `epochs` and `updates`. Neither given: 1.
         updates: Number of optimiser updates.
-        batch_tokens: Real tokens per update, on average (updates of an epoch are cut evenly).
-        micro_batch_tokens: Padded tokens that go through the model at once. Changes memory and speed, not the result.
+        batch_tokens: Tokens per update, on average (updates of an epoch are cut evenly). Padding does not count; a
+            prefix that is shared counts once.
+        micro_batch_tokens: Tokens that go through the model at once. Changes memory and speed, not the result.
         bucket_updates: Updates that are drawn together and sorted by length, so that little is padded. 1: none.
+        share_prefixes: Compute what sequences of one problem have in common (its text, the trunk of branches) once, and
+            put them into one update. null: on the CPU, if it saves a quarter of the tokens and the family is known.
         max_tokens: Longest sequence; null: what the backbone says that it takes.
         too_long: "refuse" stops the run, "window" reads late steps through a window, "drop" leaves out and counts.
         learning_rate: Peak, of AdamW.
@@ -78,6 +81,7 @@ class TrainSettings(Settings):
     batch_tokens: Positive = 16384
     micro_batch_tokens: Positive = 8192
     bucket_updates: Positive = 32
+    share_prefixes: bool | None = None
     max_tokens: Positive | None = None
     too_long: Literal["refuse", "window", "drop"] = "refuse"
     learning_rate: float = Field(2e-5, gt=0, allow_inf_nan=False)

@@ -23,6 +23,7 @@ def training_summary(
     *,
     updates: int,
     per_epoch: int,
+    share_prefixes: bool,
     class_weights: Sequence[float] | None,
     train_metrics: Mapping[str, float],
     train_prior_metrics: Mapping[str, float],
@@ -36,6 +37,7 @@ def training_summary(
         data: What it was trained and judged on.
         updates: That it was planned to have.
         per_epoch: Updates in an epoch.
+        share_prefixes: Whether prefixes were shared.
         class_weights: That the loss used, None if none.
         train_metrics: Of the weights that were kept, on a sample of the training data.
         train_prior_metrics: Of the class prior on that sample.
@@ -60,7 +62,9 @@ def training_summary(
         "stopped_early": standing.update < updates,
         "best_update": standing.best_update if standing.best is not None else None,
         "tokens": standing.tokens,
-        "padded_share": 1 - standing.tokens / standing.padded_tokens if standing.padded_tokens else 0.0,
+        "computed_tokens": standing.computed_tokens,
+        "padded_share": max(0.0, 1 - standing.tokens / max(standing.computed_tokens, 1)),
+        "share_prefixes": share_prefixes,
         "steps": standing.targets,
         "class_prior": list(data.prior),
         "class_weights": class_weights,

@@ -120,9 +120,12 @@ def _account(targets: TargetSet, found: ExampleSet) -> dict[str, Any]:
 def _warnings(train: TargetSet, dev: TargetSet, dev_masses: Sequence[float]) -> list[str]:
     problems = {item.solution.problem for item in train.items}
     shared = len(problems & {item.solution.problem for item in dev.items})
+    unfinished = train.outcome_from.get("labels of a branch", 0)
     checks: dict[str, bool] = {
         f"{shared} problems of the development set are in the training set too: its figures are flattered": shared > 0,
         f"{train.conflicts} steps carry labels that disagree; the mean of them is trained on": train.conflicts > 0,
+        f"{unfinished} outcomes are labels of the last step of unfinished branches, not of final answers": unfinished
+        > 0,
         "the development targets are of one class only: early stopping by them says little": (
             bool(dev.items) and sum(mass > 0 for mass in dev_masses) < 2
         ),

@@ -41,7 +41,7 @@ class Standing:
         best_update: `update` at that evaluation.
         stale: Evaluations since then.
         tokens: Real tokens trained on.
-        padded_tokens: The same with padding.
+        computed_tokens: Tokens that went through the model: with padding, or without what was shared.
         targets: Labelled steps trained on.
     """
 
@@ -54,7 +54,7 @@ class Standing:
     best_update: int = 0
     stale: int = 0
     tokens: int = 0
-    padded_tokens: int = 0
+    computed_tokens: int = 0
     targets: int = 0
 
 

@@ -53,7 +53,7 @@ class View:
         self, snapshots: Iterable[Snapshot | str | Path] = (), ledger: Ledger | str | Path | None = None
     ) -> None:
         self.snapshots = [s if isinstance(s, Snapshot) else Snapshot.open(s) for s in snapshots]
-        self.ledger = Ledger(ledger) if isinstance(ledger, str | Path) else ledger
+        self.ledger = Ledger(ledger, must_exist=True) if isinstance(ledger, str | Path) else ledger
 
     def solutions(self) -> pl.LazyFrame:
         """Columns of `arrow.SOLUTIONS`, each id once."""
@@ -164,7 +164,7 @@ class View:
             snapshot.solutions().select("id", "source").collect(engine="streaming") for snapshot in self.snapshots
         ]
         if self.ledger is not None:
-            frames.append(self._ledger_solutions().select("id", "source").collect())
+            frames.append(_frame(self.ledger.solutions(), solutions_batch, SOLUTIONS).select("id", "source").collect())
         if not frames:
             raise UsageError("a view needs at least one snapshot or a ledger")
         places = pl.concat(frames).with_row_index("place").unique("id", keep="first", maintain_order=True)

@@ -20,6 +20,9 @@ from prm_kit.records import LABEL_VALUES
 FLOOR = 1e-6
 """Lowest probability that the log-likelihood sees; a scorer that is certain and wrong pays -log of this."""
 
+BINS = 10
+"""Bins of a calibration error where the caller does not say."""
+
 BINNINGS = ("equal_mass", "equal_width")
 
 
@@ -33,7 +36,7 @@ def bin_edges(probability_N: FloatArray, bins: int, binning: str) -> FloatArray:
 
 
 def expected_calibration_error(
-    probability_N: FloatArray, truth_N: FloatArray, bins: int = 10, binning: str = "equal_mass"
+    probability_N: FloatArray, truth_N: FloatArray, bins: int = BINS, binning: str = "equal_mass"
 ) -> float:
     """Mean over predictions of |share that is true - mean probability| of the bin; NaN without predictions.
 
@@ -47,7 +50,7 @@ def expected_calibration_error(
     return float(_ece(cells.sum(axis=0)[None, :])[0])
 
 
-def reliability_curve(probability_N: FloatArray, truth_N: FloatArray, bins: int = 10) -> list[dict[str, float]]:
+def reliability_curve(probability_N: FloatArray, truth_N: FloatArray, bins: int = BINS) -> list[dict[str, float]]:
     """One point per non-empty bin of equal mass: n, mean probability, share that is true."""
     cells = _bin_cells(probability_N, truth_N, bin_edges(probability_N, bins, "equal_mass"))
     return [
@@ -58,7 +61,7 @@ def reliability_curve(probability_N: FloatArray, truth_N: FloatArray, bins: int 
 
 
 def calibration_table(
-    rows: StepRows, probabilities_N3: FloatArray, bootstrap: Bootstrap, bins: int = 10
+    rows: StepRows, probabilities_N3: FloatArray, bootstrap: Bootstrap, bins: int = BINS
 ) -> dict[str, Any]:
     """The calibration part of an evaluation for one scorer: see `prm_kit.evaluate.evaluation` for its keys."""
     answered = np.isfinite(probabilities_N3).all(axis=1)
@@ -105,7 +108,7 @@ def _bin_cells(probability_N: FloatArray, truth_N: FloatArray, edges: FloatArray
     """Columns [N, 3 * bins]: per bin whether the prediction is in it, its probability there, its truth there."""
     member = np.eye(len(edges) + 1)[np.digitize(probability_N, edges)]
     parts = np.stack([np.ones_like(probability_N), probability_N, truth_N], axis=1)
-    return (member[:, :, None] * parts[:, None, :]).reshape(len(probability_N), -1)
+    return (member[:, :, None] * parts[:, None, :]).reshape(len(probability_N), 3 * (len(edges) + 1))
 
 
 def _ece(sums_RM: FloatArray) -> FloatArray:

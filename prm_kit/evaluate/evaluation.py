@@ -39,16 +39,14 @@ undefined. Accuracies, F1, AUROC are shares in [0, 1]. Labels are the keys "-1",
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from prm_kit.aggregate import STEP_NUMBERS
-from prm_kit.errors import InputError, UsageError, unknown_name
+from prm_kit.errors import InputError, UsageError
 from prm_kit.evaluate.baselines import HARD_NAMES, trivial_scorers
 from prm_kit.evaluate.bootstrap import Bootstrap, FloatArray, IntArray, problem_numbers
-from prm_kit.evaluate.calibration import calibration_table
+from prm_kit.evaluate.calibration import BINS, calibration_table
 from prm_kit.evaluate.final_answer import final_answer_table
 from prm_kit.evaluate.first_error import (
     UNSETTLED,
@@ -59,31 +57,22 @@ from prm_kit.evaluate.first_error import (
     sweep,
     true_first_errors,
 )
+from prm_kit.evaluate.inputs import DevSplit, Scores, check_inputs
 from prm_kit.evaluate.metrics import step_table
 from prm_kit.evaluate.remarks import describe_data, remarks
 from prm_kit.evaluate.rows import StepRows, judged_steps, probabilities_of
 from prm_kit.evaluate.shown import shown_solutions
 from prm_kit.evaluate.slices import POSITIONS, STEP_COUNTS, lowest_step, slice_table, value_histogram
 from prm_kit.records import Labelled
-from prm_kit.score import StepScores, check_scores
+from prm_kit.score import StepScores
 
-Scores = Mapping[str, Sequence[StepScores]]
-"""By scorer name, one entry per solution."""
+__all__ = ["FIXED_THRESHOLDS", "HEADLINES", "DevSplit", "Scores", "evaluate"]
 
 FIXED_THRESHOLDS: dict[str, float] = {"value": 0.0, "p_ok": 0.5}
 """Thresholds by rule where no development split is given, and of baselines that answer 0 or 1."""
 
 HEADLINES = ("f1_mean", "auroc_wrong", "macro_f1")
 _SWEEP_POINTS = 120
-
-
-@dataclass(frozen=True)
-class DevSplit:
-    """The named split on which thresholds are chosen: its solutions, and every scorer's answers to them."""
-
-    name: str
-    labelled: Sequence[Labelled]
-    scores: Scores = field(default_factory=dict)
 
 
 def evaluate(
@@ -125,7 +114,7 @@ def evaluate(
         InputError: Scores that do not fit their solutions, no judged step, or a development split that shares
             solutions with the evaluated ones, lacks a scorer, or cannot settle a threshold.
     """
-    _check(labelled, scores, dev, baselines, rule)
+    check_inputs(labelled, scores, dev, baselines, rule)
     rows = judged_steps(labelled)
     if not len(rows):
         raise InputError(f"{name}: no step is judged, so there is nothing to evaluate")
@@ -134,18 +123,11 @@ def evaluate(
     problem_L = problem_numbers([item.solution.problem for item in labelled])
     bootstrap = Bootstrap(rows.n_problems, resamples, seed)
     leading = next((scorer for scorer in scores if scorer not in baselines), next(iter(scores)))
-    data: dict[str, Any] = {
+    data = {
         "schema": 1,
         "name": name,
         "about": dict(about or {}),
-        "settings": {
-            "seed": seed,
-            "resamples": resamples,
-            "level": bootstrap.level,
-            "rule": rule,
-            "bins": 10,
-            "leading": leading,
-        },
+        "settings": _settings(leading, rule, bootstrap),
         "data": describe_data(labelled, rows, subsets, dev.name if dev else None, dev.labelled if dev else (), train),
         "scorers": [
             {"name": scorer, "role": "model" if scorer in scores and scorer not in baselines else "baseline"}
@@ -188,38 +170,15 @@ _SECTIONS = (
 )
 
 
-def _check(
-    labelled: Sequence[Labelled], scores: Scores, dev: DevSplit | None, baselines: Collection[str], rule: str
-) -> None:
-    if not scores:
-        raise UsageError("an evaluation needs the scores of at least one scorer")
-    if rule not in STEP_NUMBERS:
-        raise unknown_name("rule", rule, STEP_NUMBERS)
-    for baseline in baselines:
-        if baseline not in scores:
-            raise unknown_name("scorer", baseline, scores)
-    _check_answers("", labelled, scores)
-    if dev is None:
-        return
-    lacking = [scorer for scorer in scores if scorer not in dev.scores]
-    if lacking:
-        raise InputError(f"the development split {dev.name!r} lacks the scores of {', '.join(lacking)}")
-    _check_answers(f"{dev.name}: ", dev.labelled, dev.scores)
-    both = {item.solution.id for item in labelled} & {item.solution.id for item in dev.labelled}
-    if both:
-        raise InputError(
-            f"{len(both)} solutions are both evaluated and in the development split {dev.name!r} (such as {min(both)}):"
-            " a threshold may not be chosen on the rows that it is tested on"
-        )
-
-
-def _check_answers(where: str, labelled: Sequence[Labelled], scores: Scores) -> None:
-    solutions = [item.solution for item in labelled]
-    for scorer, answers in scores.items():
-        try:
-            check_scores(solutions, answers)
-        except InputError as error:
-            raise InputError(f"{where}scorer {scorer!r}: {error}") from None
+def _settings(leading: str, rule: str, bootstrap: Bootstrap) -> dict[str, Any]:
+    return {
+        "seed": bootstrap.seed,
+        "resamples": bootstrap.resamples,
+        "level": bootstrap.level,
+        "rule": rule,
+        "bins": BINS,
+        "leading": leading,
+    }
 
 
 def _with_trivial(

@@ -43,7 +43,7 @@ class Holds:
         neutral: 0.
         soft: Floats in [0, 1].
         missing: A step without label.
-        missing_after_error: A step without label after the first -1.
+        missing_after_error: Nothing after the first -1: steps need no label there, and have none.
     """
 
     neutral: bool = False
@@ -89,7 +89,10 @@ def fold(
         _target(label, folding, holds, f"solution {solution.id}, step {step}", format_name)
         for step, label in enumerate(labels)
     ]
-    needed = targets[: targets.index(-1)] if holds.missing_after_error and -1 in targets else targets
+    needed = targets
+    if holds.missing_after_error and -1 in targets:
+        needed = targets[: targets.index(-1)]
+        targets = [*needed, -1, *[None] * (len(targets) - len(needed) - 1)]
     if holds.missing or None not in needed:
         return Folded(solution, tuple(targets))
     if folding.missing_policy == "keep":

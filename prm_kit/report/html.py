@@ -73,7 +73,7 @@ def render(data: Mapping[str, Any]) -> str:
         facts=data["data"],
         leading=leading,
         level=f"{100 * data['settings']['level']:.0f} %",
-        tables={table.key: table for table in tables_of(data)} | {"": None},
+        tables={table.key: table for table in tables_of(data)},
         tiles=_tiles(data),
         headline=figures.headline_figure(data),
         figures={scorer["name"]: _figures(data, scorer["name"]) for scorer in data["scorers"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -61,14 +62,14 @@ def tables_of(data: Mapping[str, Any]) -> list[Table]:
 
 def print_tables(data: Mapping[str, Any], console: Console) -> None:
     """Print the main tables, the warnings and the notes of an evaluation."""
-    console.print(Text(headline(data), style="bold"))
+    console.print(Text(visible(headline(data)), style="bold"))
     for table in tables_of(data):
         if not table.detail:
             _print_table(table, console)
     for warning in data["warnings"]:
-        console.print(Text.assemble(("warning: ", "yellow"), warning))
+        console.print(Text.assemble(("warning: ", "yellow"), visible(warning)))
     for note in data["notes"]:
-        console.print(Text(f"note: {note}", style="dim"))
+        console.print(Text(f"note: {visible(note)}", style="dim"))
 
 
 def headline(data: Mapping[str, Any]) -> str:
@@ -101,6 +102,11 @@ def signed(number: float | None, digits: int = 2) -> str:
         return "abstains"
     text = f"{abs(number):.{digits}f}"
     return text if float(text) == 0 else f"{'+' if number > 0 else MINUS}{text}"
+
+
+def visible(text: str) -> str:
+    """Text from outside for a terminal: control and format characters (escape sequences, reordering) as escapes."""
+    return "".join(ch if ch == "\n" or unicodedata.category(ch) not in ("Cc", "Cf") else ascii(ch)[1:-1] for ch in text)
 
 
 def label_text(label: int | str | None) -> str:
@@ -334,12 +340,14 @@ def _figure(figure: Mapping[str, Any], written: Callable[[float], str]) -> Cell:
 
 
 def _print_table(table: Table, console: Console) -> None:
-    drawn = RichTable(title=Text(table.title, style="bold"), caption=Text(table.note), title_justify="left")
+    drawn = RichTable(
+        title=Text(visible(table.title), style="bold"), caption=Text(visible(table.note)), title_justify="left"
+    )
     drawn.caption_justify = "left"
     drawn.add_column("scorer")
     for heading, _ in table.columns:
-        drawn.add_column(heading, justify="right")
+        drawn.add_column(Text(visible(heading)), justify="right")
     for row in table.rows:
         cells = [Text.assemble(cell.text, (f"\n{cell.interval}" if cell.interval else "", "dim")) for cell in row.cells]
-        drawn.add_row(Text(row.name, style="dim" if row.is_baseline else "bold"), *cells)
+        drawn.add_row(Text(visible(row.name), style="dim" if row.is_baseline else "bold"), *cells)
     console.print(drawn)

@@ -14,16 +14,18 @@ _HEADING = re.compile(
     r"""
       \#{1,6} [^\S\n] (?!.*\\boxed) [^\n=]*                                             # Markdown heading
     | [^\S\n]* \*\*(?!.*\\boxed) [^*\n=]* [^*\n=.!?。！？] \*\* [:：]?                   # bold line, no statement
-    | (?: [-*+•]\ )? (?:\*\*)? (?: [Ss]tep\ ?\d+ | \(?\d{1,3}[.)、] | 第[^步\n]{1,4}步 | 步骤\s?\w{1,3}
+    | (?: [-*+•]\ )? (?:\*\*)? (?: Step\ ?\d+ | \(?\d{1,3}[.)、] | 第[^步\n]{1,4}步 | 步骤\s?\w{1,3}
         ) [:：.]? (?:\*\*)? [:：]?                                                       # marker alone
     | [^\s=:：\\$]{1,30} (?: \ [^\s=:：\\$]{1,30} ){0,3} (?:\*\*)? [:：] (?:\*\*)?       # label: "Solution:"
     """,
     re.VERBOSE,
 )
 _HEAD_ENDS = frozenset(":：*")
-_HEAD_STARTS = frozenset("#*-+•Ss(第步0123456789")
+_HEAD_STARTS = frozenset("#*-+•(第步0123456789")
 _CONTINUING = frozenset("\\$`~|w其")
 _DISPLAY = ("\\[", "$$", "\\begin{", "```", "~~~")
+_CLOSERS = "*\"'”’)）"
+_DISPLAY_ENDS = frozenset("]$`~}.,;，。；")
 _END_ENVIRONMENT = re.compile(r"\\end\{[^{}\n]*\}\Z")
 _RELATIVE = ("where ", "which ", "其中")
 _BULLET = ("- ", "* ", "• ", "+ ")
@@ -73,10 +75,10 @@ def attach(text: str, spans: Sequence[Span], blocks: Blocks, lists: bool = False
 
 
 def _is_head(text: str, start: int, end: int) -> bool:
-    may_head = text[end - 1] in _HEAD_ENDS or text[start] in _HEAD_STARTS
+    may_head = text[end - 1] in _HEAD_ENDS or text[start] in _HEAD_STARTS or text.startswith("Step", start)
     if may_head and end - start <= _HEADING_LENGTH and _HEADING.fullmatch(text, start, end):
         return True
-    return _WORD.search(text, start, end) is None
+    return not text[start].isalnum() and _WORD.search(text, start, end) is None
 
 
 def _is_list(text: str, start: int) -> bool:
@@ -92,11 +94,15 @@ def _continues(text: str, before: Span, piece: Span, blocks: Blocks) -> bool:
     if text.startswith(_RELATIVE, start):
         return text.find(". ", start, end) < 0 and _ends_in_display(text, before)
     if text.startswith(_DISPLAY, start) or (text[start] == "|" and blocks.start_at(start)):
-        last = text[max(before[0], before[1] - _LOOK_BACK) : before[1]].rstrip("*\"'”’)）")[-1:]
+        last = text[before[1] - 1]
+        if last in _CLOSERS:
+            last = text[max(before[0], before[1] - _LOOK_BACK) : before[1]].rstrip(_CLOSERS)[-1:]
         return last not in ".!?。！？" and not _ends_in_display(text, before)
     return False
 
 
 def _ends_in_display(text: str, span: Span) -> bool:
+    if text[span[1] - 1] not in _DISPLAY_ENDS:
+        return False
     tail = text[max(span[0], span[1] - _LOOK_BACK) : span[1]].rstrip(".,;，。；")
     return tail.endswith(("\\]", "$$", "```", "~~~")) or _END_ENVIRONMENT.search(tail) is not None

@@ -132,10 +132,11 @@ def _pieces(text: str, cuts: Sequence[int]) -> list[Span]:
     spans: list[Span] = []
     start = 0
     for end in (*cuts, len(text)):
-        piece = text[start:end].rstrip()
+        piece = text[start:end].strip()
         if piece:
-            end_of_text = start + len(piece)
-            spans.append((end_of_text - len(piece.lstrip()), end_of_text))
+            if text[start] != piece[0]:
+                start = text.index(piece[0], start)
+            spans.append((start, start + len(piece)))
         start = end
     return spans
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # A stop with the quotes and brackets that close behind it, and the white space after; always matches from a stop on.
-_STOP = re.compile(r"""(?P<stop>[.!?。！？]++)(?P<closers>(?:["'”’」』）)\]*_$}]|\\[)\]])*+)(?P<space>\s*+)""")
+_STOP = re.compile(r"""([.!?。！？]++)((?:["'”’」』）)\]*_$}]|\\[)\]])*+)(\s*+)""")
 _NEXT_WORD = re.compile(r"[A-Za-z]+")
 _LIST_NUMBER = re.compile(r"(?:\n|[.!?:]\s)[^\S\n]*[*#(]*[^\S\n]*(?:[Ss]tep[^\S\n]*)?\d{1,3}\Z")
 
@@ -21,6 +21,7 @@ _OPENING_WORDS = (
 )
 _STARTERS = frozenset(_OPENING_WORDS.split())
 _WINDOW = 48
+_LONGER = 7  # letters: more than any abbreviation has
 
 
 def sentence_cuts(text: str, start: int = 0, end: int | None = None) -> list[int]:
@@ -41,10 +42,15 @@ def sentence_cuts(text: str, start: int = 0, end: int | None = None) -> list[int
         after = match.end()
         if after >= end:
             break
-        if match["stop"][-1] in "。！？":
+        stop, space = match[1], match[3]
+        if stop[-1] in "。！？":
             if text[after] not in "。！？，、；：,;:":
                 cuts.append(after)
-        elif match["space"] and _opens_sentence(text, after, "\n" in match["space"]) and not _goes_on(text, match):
+        elif (
+            space
+            and _opens_sentence(text, after, "\n" in space)
+            and (stop != "." or match[2] or not _is_part(text, match.start(), after))
+        ):
             cuts.append(after)
     return cuts
 
@@ -58,28 +64,29 @@ def _opens_sentence(text: str, position: int, on_new_line: bool) -> bool:
     return character in "$\\\"'“‘「『（([#" or text.startswith("**", position)
 
 
-def _goes_on(text: str, match: re.Match[str]) -> bool:
+def _is_part(text: str, dot: int, after: int) -> bool:
     """Whether the dot is part of a word or number rather than the end of a sentence."""
-    if match["stop"] != "." or match["closers"]:
+    if text[max(0, dot - _LONGER) : dot].isalpha() and dot >= _LONGER:
         return False
-    dot = match.start()
     before = text[max(0, dot - _WINDOW) : dot]
     if before[-1:].isdigit():
         return _LIST_NUMBER.search(before if dot > _WINDOW else "\n" + before) is not None
-    words = before.split()
+    words = before.rsplit(None, 2)
     if not words or before[-1].isspace():
         return False
     word = words[-1].lstrip("(\"'“‘*[")
     if word.lower() in _ABBREVIATIONS:
         return True
     if word.lower() in _NUMBERED:
-        return text[match.end()] in "0123456789($\\[#"
-    follower = _NEXT_WORD.match(text, match.end(), match.end() + 20)
+        return text[after] in "0123456789($\\[#"
+    if word.isalpha() and (len(word) > 1 or word.islower()):
+        return False
+    follower = _NEXT_WORD.match(text, after, after + 20)
     starts_anew = follower is None or follower[0] in _STARTERS
     if _DOTTED.fullmatch(word):
         return not starts_anew
     if len(word) == 1 and word.isupper():
         # "John F. Kennedy" and "J. Smith", but not "option B. Then" or "the value of X. We".
         initials = follower is not None and len(follower[0]) == 1 and text[follower.end() : follower.end() + 1] == "."
-        return initials or (not starts_anew and (len(words) == 1 or words[-2][0].isupper()))
+        return initials or (not starts_anew and (len(words) == 1 or words[-2][:1].isupper()))
     return False

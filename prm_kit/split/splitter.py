@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from prm_kit.answer_text import extract_final_answer
 from prm_kit.errors import InputError, UsageError, unknown_name
 from prm_kit.records import Solution, Span
 from prm_kit.split.answer import find_answer
@@ -62,7 +63,7 @@ def split(
     *,
     token: str | None = None,
     max_step_tokens: int | None = MAX_STEP_TOKENS,
-    count_tokens: CountTokens = estimate_tokens,
+    count_tokens: CountTokens | None = None,
     attached: bool = True,
 ) -> Split:
     r"""Find the steps of a completion.
@@ -74,9 +75,10 @@ def split(
         completion: Verbatim text; empty or blank text has no steps. "\r\n" ends a line as "\n" does.
         method: "auto" or another of `METHODS`.
         token: The step token of method "token" (say "ки" or "<extra_0>"); it belongs to no step.
-        max_step_tokens: Longest step; longer ones are cut further, never truncated. None for no cap.
-        count_tokens: Counts the tokens of a text. The default is a cheap estimate from bytes; a cap that has to hold
-            for a model takes that model's tokenizer.
+        max_step_tokens: Longest step; longer ones are cut further, never truncated. None for no cap (as where every
+            token of method "token" has to keep its one step).
+        count_tokens: Counts the tokens of a text. None for a cheap estimate from bytes (`estimate_tokens`); a cap
+            that has to hold for a model takes that model's tokenizer.
         attached: Join headings, announced formulas and the like to the piece they belong to (see `attach`); False
             for exactly the pieces that the method cuts. Method "token" never joins.
 
@@ -102,7 +104,7 @@ def split(
             if attached and method != "token":
                 pieces = attach(text, pieces, layout.blocks, lists=method == "blank_line")
         if max_step_tokens is not None:
-            pieces, cut = cap(text, pieces, layout.blocks, max_step_tokens, count_tokens)
+            pieces, cut = cap(text, pieces, layout.blocks, max_step_tokens, count_tokens or estimate_tokens)
             n_capped += cut
         if pieces:
             used[name] = None
@@ -123,8 +125,9 @@ def split_solution(problem: str, completion: str, method: str = "auto", **option
         problem: The problem's text.
         completion: Verbatim text.
         method: As in `split`.
-        options: Options of `split`, and fields of `Solution`. `final_answer` is filled where it is not given and the
-            completion states one; `meta` gets `split_method` (and `capped_steps`, where there are any).
+        options: Options of `split`, and fields of `Solution`. `final_answer` is what the completion states
+            (`extract_final_answer`) where it is not given; `meta` gets `split_method` (and `capped_steps`, where there
+            are any).
 
     Raises:
         UsageError: As `split`.
@@ -132,8 +135,8 @@ def split_solution(problem: str, completion: str, method: str = "auto", **option
     """
     how = {key: options.pop(key) for key in _OPTIONS if key in options}
     found = split(completion, method, **how)
-    if options.get("final_answer") is None and found.answer:
-        options["final_answer"] = completion[slice(*found.answer)]
+    if options.get("final_answer") is None:
+        options["final_answer"] = extract_final_answer(completion)
     options["meta"] = {**options.get("meta", {}), **_provenance(found)}
     return Solution(problem, completion, found.spans, **options)
 

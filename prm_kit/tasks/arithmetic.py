@@ -31,7 +31,7 @@ _SYMBOLS = {word: symbol for symbol, word in _WORDS.items()}
 _PROBLEM = re.compile(r"Start with (\d{1,6})((?:, (?:add|subtract|times) \d{1,6})+)\.", re.ASCII)
 _OPERATION = re.compile(r", (add|subtract|times) (\d+)", re.ASCII)
 _ANSWER = re.compile(r"^Answer: (-?\d{1,20})\s*$", re.MULTILINE | re.ASCII)
-_MOST_TRIES = 1000
+_MOST_TRIES = 10_000  # draws without a new problem, after which there is none left
 
 
 @dataclass(frozen=True)
@@ -71,23 +71,22 @@ class ArithmeticTask:
             raise UsageError("the arithmetic task makes problems without end: say how many")
         random = Random(f"{self.name} {split} {seed}")  # noqa: S311
         found: dict[str, Problem] = {}
-        tries = 0
+        in_vain = 0
         while len(found) < n:
             chain = _draw_chain(random, random.randint(self.fewest, self.most))
             text = problem_text(chain)
-            tries += 1
-            if split_of(text) == split:
+            in_vain += 1
+            if text not in found and split_of(text) == split:
                 found[text] = Problem(text, str(chain.value), {"task": self.name, "split": split})
-            elif tries > _MOST_TRIES * (n + 1):
+                in_vain = 0
+            elif in_vain == _MOST_TRIES:
                 raise UsageError(f"there are no {n} different {split} problems of {self.fewest}-{self.most} operations")
         return list(found.values())
 
     def demonstrations(self, split: Split, n: int | None, seed: int) -> list[Demonstration]:
         """Worked completions of `problems(split, n, seed)`: about half of them right."""
         random = Random(f"{self.name} demonstrations {split} {seed}")  # noqa: S311
-        return [
-            Demonstration(p.text, self._write(parse_problem(p.text), random)) for p in self.problems(split, n, seed)
-        ]
+        return [Demonstration(p.text, self.write(parse_problem(p.text), random)) for p in self.problems(split, n, seed)]
 
     def verify(self, problem: Problem, completion: str) -> bool:
         """Whether the last "Answer:" line states the value that the operations lead to."""
@@ -98,7 +97,8 @@ class ArithmeticTask:
         """Exact labels of every step (see `label_chain`)."""
         return label_chain(parse_problem(solution.problem), solution.steps)
 
-    def _write(self, chain: Chain, random: Random) -> str:
+    def write(self, chain: Chain, random: Random) -> str:
+        """One demonstration: a step a line, carries forgotten and values restated at the task's rates, the answer."""
         lines: list[str] = []
         value = chain.start
         for done, (symbol, operand) in enumerate(chain.operations):

@@ -1,4 +1,5 @@
 import json
+import re
 from itertools import pairwise
 
 import pytest
@@ -104,6 +105,8 @@ ENCODERS = {
     for chat in (False, True)
     for tokenizer in [fast(backend, chat_template=CHAT if chat else None)]
 }
+TEMPLATE_SPACE = re.compile(r"(?<=<s>) +|(?<=<.im_start.>) +|(?<=<.im_end.>) +")
+"""SentencePiece opens the text after a special token with a space; that is the template's own affair."""
 words = st.sampled_from([*TEXTS, *SPECIAL, "Step 1:", "19", "\n\n", "\n", " ", "=", "答案", "é", "🙂", "x" * 30, "ки"])
 steps_texts = st.lists(words, min_size=1, max_size=4).map(" ".join).filter(lambda text: bool(text.strip()))
 
@@ -159,7 +162,8 @@ def test_decoding_without_the_marks_gives_the_text_back(name, solution):
         text = template.before + solution.problem + template.after + solution.completion[: solution.spans[-1][1]]
         ids = [index for index in one.ids if index != encoder.mark_id]
         decoded = encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        assert decoded.removeprefix("<s> ") == text.removeprefix("<s>") or decoded == text
+        assert decoded.endswith(solution.completion[: solution.spans[-1][1]])
+        assert TEMPLATE_SPACE.sub("", decoded) == TEMPLATE_SPACE.sub("", text)
 
 
 @pytest.mark.parametrize("key", ENCODERS, ids=str)

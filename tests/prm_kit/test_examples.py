@@ -4,7 +4,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from prm_kit.encode import StepEncoder, TooLongError, default_reading
-from prm_kit.examples import Example, class_masses, collate, examples_of, examples_sha256
+from prm_kit.examples import Example, class_masses, collate, concatenated_targets, examples_of, examples_sha256
 from prm_kit.records import Annotation, Labelled, Rater, Solution
 from prm_kit.targets import targets_of
 
@@ -66,11 +66,12 @@ def example(ids, positions, values) -> Example:
 
 
 def test_a_batch_by_hand():
-    batch = collate([example([5, 6, 7], [0, 2], [1, -1]), example([8], [0], [0])])
+    examples = [example([5, 6, 7], [0, 2], [1, -1]), example([8], [0], [0])]
+    batch = collate(examples)
     assert batch.ids.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert batch.rows.tolist() == [0, 0, 1]
     assert batch.positions.tolist() == [0, 2, 0]
-    assert batch.targets.tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    assert concatenated_targets(examples).tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
 
 
 def test_masses_are_sums_of_targets():

@@ -138,6 +138,11 @@ def test_an_unknown_outcome_comes_from_the_labels_or_is_left_out():
     assert found.dropped_solutions == {"outcome unknown": 1}
 
 
+def test_an_outcome_read_off_an_unfinished_branch_is_counted_apart():
+    found = targets_of([labelled([None, 1], meta={"branch_step": 1})], target="outcome")
+    assert found.outcome_from == {"labels of a branch": 1}
+
+
 def test_a_label_of_another_text_solution_or_step_is_refused():
     solution, annotation = labelled([1, 1])
     moved = replace(annotation, labels=(replace(annotation.labels[0], step_hash="0"),))

@@ -128,6 +128,36 @@ def test_micro_batches_change_nothing_but_memory(backbone, tmp_path):
         torch.testing.assert_close(tensor, weights(tmp_path / "cut")[name], atol=1e-4, rtol=0)
 
 
+def branches(number: int) -> list[Labelled]:
+    """Several last steps after each of a few shared prefixes."""
+    found = []
+    for i in range(number):
+        problem, trunk = i % 3, [f"{j} + 1 = {j + 1}" for j in range(1 + i % 2)]
+        solution = Solution.from_steps(f"{problem} ?", [*trunk, f"{i % 5} + 2 = {i % 7}"], "\n")
+        values = [None] * len(trunk) + [1 if i % 4 else -1]
+        found.append(Labelled(solution, Annotation.of(solution, Rater("construction", "test"), values)))
+    return found
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}, {"micro_batch_tokens": 25}])
+def test_shared_prefixes_change_nothing_but_speed(backbone, tmp_path, changes):
+    for name, share in (("apart", False), ("shared", None)):
+        asked = settings(backbone, updates=3, batch_tokens=10_000, share_prefixes=share, **changes)
+        train(asked, branches(20), branches(9), tmp_path / name)
+    apart, shared = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("apart", "shared"))
+    assert (apart["share_prefixes"], shared["share_prefixes"]) == (False, True)
+    assert shared["computed_tokens"] < (1.0 if changes else 0.75) * apart["computed_tokens"]
+    assert shared["tokens"] == apart["tokens"]
+    for a, b in zip(metrics(tmp_path / "apart"), metrics(tmp_path / "shared"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-6)
+        assert a.get("gradient_norm", 0.0) == pytest.approx(b.get("gradient_norm", 0.0), rel=1e-5)
+
+
+def test_branches_of_one_problem_are_dealt_into_one_update(backbone, tmp_path):
+    train(settings(backbone, epochs=1, batch_tokens=30, share_prefixes=True), branches(20), [], tmp_path)
+    assert sum(line["steps"] for line in metrics(tmp_path)) == 20
+
+
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2, alpha=4, dropout=0.1)])
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(backbone, tmp_path, lora):
     asked = settings(backbone, epochs=3, eval_every=4, checkpoint_every=3, lora=lora, metric="macro_f1")

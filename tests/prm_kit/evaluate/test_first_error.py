@@ -140,7 +140,7 @@ solutions = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(solutions)
 def test_the_sweep_agrees_with_counting_at_every_threshold(drawn):
     items = [labelled([label for label, _ in rows], f"p{i}") for i, rows in enumerate(drawn)]
@@ -154,7 +154,7 @@ def test_the_sweep_agrees_with_counting_at_every_threshold(drawn):
             assert values[index] == pytest.approx(expected, nan_ok=True)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(solutions)
 def test_no_other_threshold_does_better_on_the_split_it_was_chosen_on(drawn):
     items = [labelled([label for label, _ in rows], f"p{i}") for i, rows in enumerate(drawn)]

@@ -87,7 +87,7 @@ numbers = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(numbers)
 def test_weighted_rankings_are_scikit_learns(rows):
     score, positive, weight = (np.array(column) for column in zip(*rows, strict=True))
@@ -98,7 +98,7 @@ def test_weighted_rankings_are_scikit_learns(rows):
     assert weighted_average_precision(score.astype(float), positive, weights)[0] == pytest.approx(precision)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.sampled_from([-1, 0, 1, 2])), min_size=1, max_size=12))
 def test_metrics_from_confusion_counts_are_scikit_learns(pairs):
     label, predicted = (np.array(column) for column in zip(*pairs, strict=True))

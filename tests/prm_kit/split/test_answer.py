@@ -17,6 +17,7 @@ from prm_kit.split.answer import find_answer
         ("Therefore, the final answer is **3.14**.", "3.14"),
         ("The answer to the question is 12 apples. Good.", "12 apples"),
         ("**Answer:** 42", "42"),
+        ("# Answer: The final answer is 5", "5"),
         ("ANSWER: (B)", "(B)"),
         ("Final Answer:\n\\[\nx = 5\n\\]", "x = 5"),
         ("**Final Answer**\n\n17", "17"),

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
+
+WORDS = ["[UNK]", "[PAD]", "<|prm_step|>", *map(str, range(20)), "+", "=", "?", "\n", "so"]
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory) -> str:
+    """A one-layer Qwen2 with random weights and a word-level tokenizer, in a folder."""
+    path = tmp_path_factory.mktemp("backbone")
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", extra_special_tokens=["<|prm_step|>"]
+    )
+    fast.save_pretrained(path)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+    )
+    Qwen2Model(config).save_pretrained(path)
+    return str(path)
+
+
+def rows(start, number):
+    """Step-list rows: sums with right, wrong and repeated lines, each of a problem of its own."""
+    for i in range(start, start + number):
+        a, b, wrong = i % 9, i % 8, i % 3 == 0
+        steps = [f"{a} + {b} = {a + b}", f"{a + b} + 1 = {a + b + 1 + wrong}", f"so {a + b} + 1 = {a + b + 1 + wrong}"]
+        labels = [1, -1, None] if wrong else [1, 1, 0]
+        yield {
+            "id": f"row-{i}",
+            "source": "sums",
+            "license": "CC0",
+            "problem": f"{a} + {b} + 1 ? {i}",
+            "steps": steps,
+            "labels": labels,
+            "first_error": 1 if wrong else None,
+            "final_answer": str(a + b + 1 + wrong),
+            "reference_answer": str(a + b + 1),
+            "is_correct": not wrong,
+            "meta": {"subset": "odd" if i % 2 else "even", "human": True},
+        }
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A folder with train.jsonl and test.jsonl."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, start, number in (("train", 0, 60), ("test", 100, 24)):
+        lines = [json.dumps(row) + "\n" for row in rows(start, number)]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    return folder

@@ -1,0 +1,119 @@
+import json
+from random import Random
+
+import pytest
+
+from pipelines.quickstart import STAGES, read_labelled, run_quickstart
+from pipelines.quickstart_settings import QuickstartSettings
+from prm_kit.engines.engine import Rollout
+from prm_kit.errors import UsageError
+from prm_kit.model import Prm
+from prm_kit.policy import Policy
+from prm_kit.tasks.arithmetic import ArithmeticTask, parse_problem
+from prm_kit.tasks.arithmetic_policy import arithmetic_tokenizer
+from prm_kit.tasks.task import split_of
+
+SMALL = QuickstartSettings(
+    demonstrations=100,
+    batch_tokens=2000,
+    train_problems=30,
+    dev_problems=10,
+    test_problems=10,
+    samples=4,
+    max_new_tokens=40,
+    prm_epochs=1,
+)
+
+
+class DemonstratingEngine:
+    """Writes demonstrations in place of the policy, which one second of training leaves unable to write a line."""
+
+    def __init__(self, model):
+        self.tokenizer = arithmetic_tokenizer()
+        self.policy = Policy.of(model, self.tokenizer)
+
+    def generate(self, prefixes, n, limits):
+        task, random = ArithmeticTask(), Random(limits.seed)
+        groups = []
+        for prefix in prefixes:
+            chain = parse_problem(self.tokenizer.decode(list(prefix)))
+            ids = self.policy.completion_ids([task.write(chain, random) for _ in range(n)])
+            groups.append([Rollout(tuple(found), (0.0,) * len(found), "stop") for found in ids])
+        return groups
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _demonstrating_engine():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prm_kit.engines.transformers_engine.TransformersEngine", DemonstratingEngine)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("quickstart")
+    told = []
+    summary = run_quickstart(out, 3, lambda stage, done, total: told.append((stage, done, total)), SMALL)
+    return out, summary, told
+
+
+def test_it_leaves_what_it_promises(run):
+    out, summary, _ = run
+    assert json.loads((out / "summary.json").read_text(encoding="utf-8")) == summary
+    assert Prm.load(out / "checkpoint").card.target == "steps"
+    assert "<html" in (out / "report.html").read_text(encoding="utf-8")
+    for when in ("before", "after"):
+        assert {"metric", "value", "low", "high", "n"} <= summary["prm"][when].keys()
+    assert "ORM" in summary["baselines"]
+    assert len(summary["baselines"]) > 2
+    assert summary["seconds"] > 0
+    assert "one seed" in summary["figures_are_of"]
+
+
+def test_progress_names_every_stage_and_ends_it(run):
+    _, _, told = run
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == list(STAGES)
+    for stage in STAGES:
+        done, total = [(d, t) for s, d, t in told if s == stage][-1]
+        assert done == total
+
+
+def test_nothing_is_tested_on_a_problem_that_was_trained_on(run):
+    out, _, _ = run
+    problems = {}
+    for split in ("train", "dev", "test"):
+        found = {item.solution.problem for item in read_labelled(out / "data" / split)}
+        assert {split_of(text) for text in found} == {split}
+        problems[split] = found
+    taught = {d.problem for d in ArithmeticTask().demonstrations("train", SMALL.demonstrations, 3)}
+    assert not taught & set().union(*problems.values())
+
+
+def test_labels_come_from_the_tasks_program_and_say_so(run):
+    out, _, _ = run
+    task = ArithmeticTask()
+    for solution, annotation in read_labelled(out / "data" / "test"):
+        assert annotation.rater == task.rater
+        assert annotation.values(len(solution.spans)) == task.label_steps(solution)
+
+
+def test_a_finished_run_is_not_redone_and_another_seed_needs_another_folder(run):
+    out, summary, _ = run
+    assert run_quickstart(out, 3, None, SMALL) == summary
+    with pytest.raises(UsageError, match=r"quickstart\.seed was 3, now 4"):
+        run_quickstart(out, 4, None, SMALL)
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same_figures(run, tmp_path):
+    _, summary, _ = run
+
+    def stop(stage, done, total):
+        if stage == "orm":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_quickstart(tmp_path, 3, stop, SMALL)
+    again = run_quickstart(tmp_path, 3, None, SMALL)
+    assert [again[key] for key in ("prm", "baselines", "best_of_n")] == [
+        summary[key] for key in ("prm", "baselines", "best_of_n")
+    ]
