@@ -11,14 +11,13 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from labeling.arithmetic import Number, Polynomial, UnreadableError, Value
-from labeling.expressions import STANDARD, STYLES, Reader
+from labeling.arithmetic import Polynomial, Value
+from labeling.excuses import is_excused
+from labeling.expressions import PERCENT_IS_A_UNIT, Reader
+from labeling.sides import Side, Verdict, compare, read_side
 from labeling.tokens import Token, may_claim, readable, tokenize, words
-from prm_kit.quantities import UNITS
-
-Verdict = Literal["right", "wrong", "unsure"]
 
 
 class Claim(NamedTuple):
@@ -37,18 +36,6 @@ class Claim(NamedTuple):
     detail: str = ""
 
 
-class _Side(NamedTuple):
-    start: int
-    end: int
-    value: Value
-    operations: int
-    units: tuple[str, ...]
-    decimals: int
-    first: Value | None
-    single: bool
-    ambiguous: bool
-
-
 MAX_CHARACTERS = 20_000
 """A longer step is not read."""
 
@@ -58,22 +45,9 @@ _ANNOTATED = re.compile(
     r"<<(?P<inner>[^<>=]{1,80})=(?P<result>[^<>=]{1,40})>>\s?(?P=result)(?![\d.]*\d)"
 )
 _STARTS = frozenset("n(fpv-+")
-_SAFE_BEFORE = frozenset(".N=<w(!")
-_LOOSE_WORDS = words(
-    "of than times by over half twice double triple squared per mod sum difference product between to negative minus "
-    "plus less least more about around approximately roughly only another other"
-)
+_SAFE_BEFORE = frozenset(".N=<w(")
+_FUNCTIONS = words("sin cos tan cot sec csc log ln lg exp arcsin arccos arctan gcd lcm max min mod det floor ceil abs")
 _LOOSE_ENDINGS = ("的", "加", "减", "乘", "除", "以", "比", "倍", "和", "与", "负")
-_FOLLOWING_LOOSE = words(
-    "of times or to remainder r mod modulo base and with rounded more less percent hundred thousand million 余"
-)
-_DENIED = re.compile(
-    r"\b(?:not|isn't|doesn't|don't|cannot|can't|wouldn't|won't|no|never|wrong|incorrect|false|error|mistake\w*|impossible"
-    r"|contradict\w*|instead|however|but|unless|neither|nor|fails?|too (?:big|small|large|low|high|many|few)"
-    r"|if|suppose|assum\w+|whether|try|tries|trying|guess\w*|test\w*|let|should|would|could|want|needs?|must|check\w*|verify"
-    r"|set(?:ting)?|solve|solving|such that|equation|satisf\w+|see if)\b|\?|≠|\\neq?\b|不|如果|假设|设|错|方程|试",
-    re.IGNORECASE,
-)
 _OTHER_ARITHMETIC = re.compile(
     r"\bmod(?:ulo|ulus|ular)?\b|\\[pb]?mod|\bcongruen|≡|\\equiv|\bbase\b|_\{?\d|\bclock\b|\b(?:binary|octal|hexadecimal)\b"
     r"|\boperat(?:ion|or)s?\b|\bdefine[ds]?\b|\\(?:star|otimes|oplus|diamond|ast|triangle|heartsuit|clubsuit|spadesuit)\b"
@@ -82,10 +56,6 @@ _OTHER_ARITHMETIC = re.compile(
 )
 _OTHER_NUMBERS = re.compile(
     r"\bmod(?:ulo|ular)?\b|\\[pb]?mod|\bcongruen|≡|\\equiv|\bbase[- ]\$?\d|\d_\{?\d|进制|取模", re.I
-)
-_CONVERSIONS = frozenset(
-    Fraction(x)
-    for x in (2, 3, 4, 5, 7, 8, 10, 12, 16, 20, 24, 25, 30, 36, 52, 60, 100, 144, 360, 365, 1000, 1440, 3600)
 )
 
 
@@ -143,7 +113,7 @@ def _claims_of_text(text: str) -> list[Claim]:
         if tokens[position].kind not in _STARTS or not _may_start(tokens, position):
             position += 1
             continue
-        side = _read_side(reader, position)
+        side = read_side(reader, position)
         if side is None:
             position += 1
             continue
@@ -167,8 +137,12 @@ def _may_start(tokens: Sequence[Token], position: int) -> bool:
         return _ends_item_number(tokens, position - 1) and before.end < token.start
     if kind in "-*+":  # the dash of an item
         return (position < 2 or tokens[position - 2].kind == "N") and before.end < token.start
-    if kind == "w" and token.kind in "-+":
+    if kind == "w" and (token.kind in "-+" or before.value in _FUNCTIONS):
         return False
+    if kind == "w" and token.value == "(" and token.start == before.end and before.value.isascii():
+        return False  # a function that is not known
+    if kind == "!":
+        return position > 1 and tokens[position - 2].kind == "w"
     if kind == "w" and not before.value.isascii():
         return not before.value.endswith(_LOOSE_ENDINGS)
     return kind in _SAFE_BEFORE
@@ -184,27 +158,7 @@ def _ends_item_number(tokens: Sequence[Token], position: int) -> bool:
     return start == 0 or tokens[start - 1].kind in "N."
 
 
-def _read_side(reader: Reader, position: int) -> _Side | None:
-    try:
-        value = reader.read(position)
-    except (UnreadableError, OverflowError):
-        return None
-    if isinstance(value, Fraction) and value.denominator == 1:
-        value = value.numerator
-    return _Side(
-        position,
-        reader.position,
-        value,
-        reader.operations,
-        tuple(reader.units),
-        reader.decimals,
-        reader.first,
-        reader.literals == 1 and reader.operations == 0,
-        reader.ambiguous,
-    )
-
-
-def _read_chain(reader: Reader, side: _Side) -> tuple[list[tuple[str, _Side]], int]:
+def _read_chain(reader: Reader, side: Side) -> tuple[list[tuple[str, Side]], int]:
     """Sides of a chain of equalities, each with the sign before it, and the index of the token to go on from."""
     tokens = reader.tokens
     chain = [("", side)]
@@ -214,7 +168,7 @@ def _read_chain(reader: Reader, side: _Side) -> tuple[list[tuple[str, _Side]], i
             return chain, max(side.end, side.start + 1)
         sign = tokens[position].value
         start = _step_over(tokens, position + 1)
-        following = _read_side(reader, start)
+        following = read_side(reader, start)
         if following is None or not _is_whole(tokens, following.end):
             return chain, start
         chain.append((sign, following))
@@ -232,22 +186,31 @@ def _is_whole(tokens: Sequence[Token], end: int) -> bool:
     if end >= len(tokens):
         return True
     token, last = tokens[end], tokens[end - 1]
+    if token.kind == "N":
+        after = _step_over(tokens, end)
+        return after >= len(tokens) or tokens[after].kind not in "+*/" or tokens[after].value == "*"
     if token.kind in "+-*/^nf?p%d":
+        return False
+    if token.kind == "(" and end + 1 < len(tokens) and tokens[end + 1].kind == "w":
+        return True
+    if token.kind == "v" and token.value not in "aAI":
         return False
     return not (token.kind in "v(w" and token.start == last.end and token.value.isascii())
 
 
-def _judge_chain(text: str, tokens: Sequence[Token], chain: list[tuple[str, _Side]]) -> list[Claim]:
+def _judge_chain(text: str, tokens: Sequence[Token], chain: list[tuple[str, Side]]) -> list[Claim]:
     claims = []
     for index in range(1, len(chain)):
         left, (sign, right) = chain[index - 1][1], chain[index]
         if left.operations + right.operations == 0:
             continue
-        verdict = _compare(left, right, sign, _digits_go_on(tokens, right.end))
+        verdict = compare(left, right, sign, _digits_go_on(tokens, right.end))
         rule = "identity" if isinstance(left.value, Polynomial) or isinstance(right.value, Polynomial) else "arithmetic"
         if rule == "identity" and verdict != "right":
             continue  # most likely an equation that says something of its variables
-        if verdict == "wrong" and _excused(text, tokens, chain, index):
+        if verdict == "wrong" and _right_as_percentage(tokens, sign, left, right):
+            verdict = "right"
+        if verdict == "wrong" and is_excused(text, tokens, chain, index):
             verdict = "unsure"
         start, end = tokens[left.start].start, tokens[right.end - 1].end
         detail = f"{_shown(left.value)} is not {_shown(right.value)}" if verdict == "wrong" else ""
@@ -255,109 +218,16 @@ def _judge_chain(text: str, tokens: Sequence[Token], chain: list[tuple[str, _Sid
     return claims
 
 
+def _right_as_percentage(tokens: Sequence[Token], sign: str, left: Side, right: Side) -> bool:
+    """Whether the result is a percentage of which the left side computes the number, as in 1/4 * 100 = 25%."""
+    if right.units != ("%",) or "%" in left.units:
+        return False
+    bare = read_side(Reader(tokens, PERCENT_IS_A_UNIT), right.start)
+    return bare is not None and compare(left, bare, sign, False) == "right"
+
+
 def _digits_go_on(tokens: Sequence[Token], end: int) -> bool:
     return end < len(tokens) and tokens[end].kind == "e"
-
-
-def _compare(left: _Side, right: _Side, sign: str, open_digits: bool) -> Verdict:
-    a, b = left.value, right.value
-    if isinstance(a, Polynomial) or isinstance(b, Polynomial):
-        return "right" if a == b else "unsure"
-    if a == b:
-        return "right"
-    exact = not isinstance(a, float) and not isinstance(b, float)
-    difference = abs(Fraction(a) - Fraction(b)) if exact else Fraction(abs(float(a) - float(b)))
-    size = max(abs(Fraction(a)), abs(Fraction(b)))
-    if not exact and difference <= size / 10**9:
-        return "right"
-    for side in (left, right):
-        if side.single and (side.decimals or open_digits) and difference < Fraction(1, 10**side.decimals):
-            return "right"  # rounded or cut off at the last digit written
-    if sign == "~" or open_digits:
-        return "right" if difference <= size / 100 else "wrong" if difference > size / 5 else "unsure"
-    if (left.single or right.single) and difference < 1:
-        return "unsure"  # perhaps rounded to a whole
-    if (left.decimals or right.decimals or not exact) and difference < size / 100:
-        return "unsure"  # perhaps the factors were rounded
-    return "wrong"
-
-
-def _excused(text: str, tokens: Sequence[Token], chain: list[tuple[str, _Side]], index: int) -> bool:
-    left, right = chain[index - 1][1], chain[index][1]
-    if left.ambiguous or right.ambiguous:
-        return True
-    if right.operations and right.first == left.value and index + 1 < len(chain):
-        return True  # a running-on chain
-    if _right_in_another_style(tokens, chain[index][0], left, right):
-        return True
-    if _between_units(text, tokens, left, right):
-        return True
-    if _loose_before(tokens, left) or _loose_after(tokens, right):
-        return True
-    return _DENIED.search(_sentence(text, tokens[left.start].start, tokens[right.end - 1].end)) is not None
-
-
-def _right_in_another_style(tokens: Sequence[Token], sign: str, left: _Side, right: _Side) -> bool:
-    for left_style in (STANDARD, *STYLES):
-        for right_style in (STANDARD, *STYLES):
-            a = _read_side(Reader(tokens, left_style), left.start)
-            b = _read_side(Reader(tokens, right_style), right.start)
-            if a and b and _compare(a, b, sign, False) != "wrong":
-                return True
-    before = tokens[left.start - 1] if left.start else None
-    if before and before.kind == "-":  # an item's dash, or a minus after all
-        a = _read_side(Reader(tokens), left.start - 1)
-        return a is not None and _compare(a, right, sign, False) != "wrong"
-    return False
-
-
-def _between_units(text: str, tokens: Sequence[Token], left: _Side, right: _Side) -> bool:
-    """Whether units of two sizes meet, so that the difference may be a conversion that goes without saying."""
-    units = set(left.units) | set(right.units)
-    end = right.end
-    if end < len(tokens) and tokens[end].kind == "w":
-        units.add(tokens[end].value.lower())
-    known = {UNITS[unit] for unit in units if unit in UNITS}
-    if len({dimension for dimension, _ in known}) < len(known):
-        return True
-    if "%" in units and len(units) > 1 and left.operations > 1:
-        return True
-    a, b = Fraction(_number(left.value)), Fraction(_number(right.value))
-    if not units or a == 0 or b == 0:
-        return False
-    return (a / b in _CONVERSIONS or b / a in _CONVERSIONS) and bool(known or "%" in units)
-
-
-def _loose_before(tokens: Sequence[Token], left: _Side) -> bool:
-    """Whether the words before the left side may belong to it."""
-    position = left.start - 1
-    while position >= 0 and tokens[position].kind == "$":
-        position -= 1
-    if position < 0:
-        return False
-    before = tokens[position]
-    if before.kind != "w":
-        return left.operations == 0 and before.kind not in ".=N"
-    return left.operations == 0 or before.value.lower() in _LOOSE_WORDS
-
-
-def _loose_after(tokens: Sequence[Token], right: _Side) -> bool:
-    if right.end >= len(tokens):
-        return False
-    after = tokens[right.end]
-    return after.kind == "(" or (after.kind == "w" and after.value.lower() in _FOLLOWING_LOOSE)
-
-
-def _sentence(text: str, start: int, end: int) -> str:
-    """The sentence around a claim, and the first words after it."""
-    begin = max(text.rfind(stop, 0, start) for stop in (". ", ".\n", "\n\n", "; ", "。")) + 1
-    stop = re.compile(r"[.;。](?:\s|$)|\n\n").search(text, end)
-    return text[begin : (stop.end() if stop else len(text)) + 30]
-
-
-def _number(value: Value) -> Number:
-    assert not isinstance(value, Polynomial)
-    return value
 
 
 def _shown(value: Value) -> str:

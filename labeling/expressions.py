@@ -111,9 +111,7 @@ class Reader:
         return kind
 
     def _sum(self) -> Value:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise UnreadableError("nested too deeply")
+        self._deeper()
         value = self._product()
         while (kind := self._peek()) == "+" or kind == "-":
             self.position += 1
@@ -122,6 +120,11 @@ class Reader:
             value = add(value, right if kind == "+" else multiply(-1, right))
         self.depth -= 1
         return value
+
+    def _deeper(self) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise UnreadableError("nested too deeply")
 
     def _product(self) -> Value:
         value = self._signed()
@@ -171,22 +174,30 @@ class Reader:
                 if not glued or last.value in _FUNCTION_LETTERS:
                     raise UnreadableError("a function")
                 return True
-            if not glued and last.kind != ")":
+            if not glued and self._at_remark():
+                return False
+            if not glued and last.kind not in ")!":
                 self.ambiguous = True
                 return not self.style & ROUND_BRACKETS_ARE_REMARKS and last.kind == "n" and token.value == "("
-            return last.kind in "n)" and token.value != "{"
+            return last.kind in "n)!" and token.value != "{"
         if kind == "v":
-            return (glued or last.value == "}") and last.kind in "nv)p"
+            return (glued or last.value == "}" or last.kind == "p") and last.kind in "nv)p"
         return last.kind in "nv)p"
+
+    def _at_remark(self) -> bool:
+        following = self.tokens[self.position + 1 : self.position + 2]
+        return bool(following) and following[0].kind == "w"
 
     def _signed(self) -> Value:
         while self._peek() == "$":
             self.position += 1
         kind = self._peek()
         if kind == "-" or kind == "+":
+            self._deeper()
             self.position += 1
             start = self.position
             value = self._signed()
+            self.depth -= 1
             if kind == "+":
                 return value
             if any(token.kind == "^" for token in self.tokens[start : self.position]):
@@ -236,9 +247,16 @@ class Reader:
             sign = -1 if self._peek() == "-" else 1
             self.position += 1
             return power(value, multiply(sign, self._operand()))
+        self._deeper()
+        if (
+            len(tokens[self.position].value if self._peek() == "n" else "") > 1
+            and tokens[self.position - 1].value == "^"
+        ):
+            self.ambiguous = True  # LaTeX takes one digit without braces
         exponent = self._operand()
         if self._peek() == "^":
             exponent = self._raised(exponent)
+        self.depth -= 1
         return power(value, exponent)
 
     def _operand(self) -> Value:
@@ -310,9 +328,15 @@ class Reader:
         return self._operand()
 
     def _function(self, token: Token) -> Value:
+        self._deeper()
+        value = self._function_value(token)
+        self.depth -= 1
+        return value
+
+    def _function_value(self, token: Token) -> Value:
         self.position += 1
         self.operations += 1
-        if token.value == "√" or token.value == "\\sqrt":
+        if token.value.endswith(("√", "sqrt")):
             degree: Value = 2
             if self.position < len(self.tokens) and self.tokens[self.position].value == "[":
                 degree = self._bracketed()

@@ -8,7 +8,7 @@ from typing import Any
 
 from prm_kit.records import LABEL_VALUES, Annotation
 
-RULES = ("arithmetic", "identity", "repeated", "restates", "filler", "number")
+RULES = ("arithmetic", "identity", "repeated", "restates", "filler", "number", "too_long")
 
 
 def rule_report(annotations: Iterable[Annotation], reference: Iterable[Annotation] | None = None) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def rule_report(annotations: Iterable[Annotation], reference: Iterable[Annotatio
                 counts[str(label.value)] += 1
                 found[label.value] += truth.get(label.step) == label.value
             for rule in rules:
-                key = (rule, None if rule == "number" else label.value)
+                key = (rule, None if rule in ("number", "too_long") else label.value)
                 fired[key] += 1
                 if label.step in truth:
                     compared[key] += 1

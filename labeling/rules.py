@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
-from labeling.claims import Claim, find_claims
+from labeling.claims import MAX_CHARACTERS, Claim, find_claims
 from labeling.rule_report import RULES, rule_report
 from labeling.tokens import MAX_DIGITS, number, readable
 from prm_kit.quantities import plain_text
@@ -41,20 +41,20 @@ _HAS_MARKUP = re.compile(r"[$*_`~,\\]")
 _SEPARATORS = re.compile(r"[-.,;:!?。，；：！？…\s]+")
 _PUNCTUATION = ".,;:!?。，；：！？"
 _FILLER = re.compile(
-    r"(?:(?:so|and|well|hm+|oh|ok(?:ay)?|all right|alright|right|yes|yeah|sure|great|good|nice|exactly|indeed|correct"
+    r"(?: ?(?:so|and|well|hm+|oh|ok(?:ay)?|all right|alright|right|yes|yeah|sure|great|good|nice|exactly|indeed|correct"
     r"|perfect|cool|thanks?|thank you|you'?re welcome|of course|i agree|i see|got it|agreed|now|then|next|finally|hence"
     r"|therefore|thus|that'?s (?:right|correct|it|true|good|great)|that is (?:right|correct|true)|sounds good"
-    r"|good (?:job|idea|point|question)|(?:now |so |ok(?:ay)? |first )*let(?:'s| us) (?:think|see|begin|start|go"
+    r"|good (?:job|idea|point|question)|first|let(?:'s| us) (?:think|see|begin|start|go"
     r"|continue|proceed|do it|get started|solve (?:it|this(?: problem)?))"
     r"(?: (?:about (?:it|this(?: problem)?)|step by step|carefully|then|now))*"
     r"|(?:thought process|solution|answer|explanation|reasoning)"
     r"|(?:here is|here'?s) (?:the|my|a) (?:solution|answer|reasoning)"
     r"|i (?:will|can|need to) (?:solve|think about) this(?: problem)?(?: step by step)?|what (?:next|now|else)"
-    r"|好的?|嗯|对|是的|让我们(?:一步一步)?(?:思考|来看|开始)(?:一下)?|思考过程|解)\s*|\s+)*"
+    r"|好的?|嗯|对|是的|让我们(?:一步一步)?(?:思考|来看|开始)(?:一下)?|思考过程|解))* ?"
 )
 _ANNOUNCED = re.compile(
-    r"(?:(?:so|thus|therefore|hence|finally|then|and)?,?\s*(?:the|our)?\s*(?:final|correct)?\s*answer\s*(?:is|:|=)+\s*:?"
-    r"|\#{4}|(?:所以|因此)?,?\s*答案(?:是|为|：|:)+)\s*(?P<answer>\S.{0,80}?)[.。]?\s*$",
+    r"(?:(?:(?:so|thus|therefore|hence|finally|then|and),? )?(?:(?:the|our) )?(?:(?:final|correct) )?"
+    r"answer ?(?:is|:|=) ?:?|\#{4}|(?:所以|因此)?[,，]?答案(?:是|为|：|:)) ?(?P<answer>\S.{0,80}?)[.。]?",
     re.IGNORECASE,
 )
 _LEAD_IN = re.compile(
@@ -107,6 +107,10 @@ class RuleLabeler:
         labels: list[StepLabel] = []
         flags: tuple[str, ...] = ()
         for index, text in enumerate(solution.steps):
+            if len(text) > MAX_CHARACTERS:
+                comment = f"too_long: not read, {len(text)} characters are more than {MAX_CHARACTERS}"
+                labels.append(StepLabel(index, None, step_hash(text), comment=comment))
+                continue
             claims = find_claims(text, solution.problem, solution.completion)
             value, reasons = _judge(index, text, claims, history)
             if self._flag_numbers and (unknown := history.new_numbers(text, claims)):
@@ -140,13 +144,13 @@ class _History:
         bare = _bare(text)
         if len(bare) < 120 and _FILLER.fullmatch(_SEPARATORS.sub(" ", bare)):
             return "filler: nothing is said"
-        stated = _ANNOUNCED.fullmatch(_HEADING.sub("", text).strip())
+        stated = _ANNOUNCED.fullmatch(" ".join(_HEADING.sub("", text).split())) if len(bare) < 200 else None
         if stated:
             earlier = self._answers.setdefault(plain_text(stated["answer"].strip("$* ")), index)
             return f"repeated: the answer of step {earlier}" if earlier != index else None
         earlier = self._texts.setdefault(bare, index)
         self._texts[bare] = index
-        if earlier != index and (earlier == index - 1 or not _POINTS_ELSEWHERE.search(bare)):
+        if earlier != index and (earlier == index - 1 or _stands_alone(bare)):
             return f"repeated: step {earlier}"
         return self._restates(index, bare)
 
@@ -163,7 +167,7 @@ class _History:
             return None
         if of_problem:
             return "restates: the problem"
-        return None if _POINTS_ELSEWHERE.search(bare) else f"restates: step {said}"
+        return f"restates: step {said}" if _stands_alone(bare) else None
 
     def new_numbers(self, text: str, claims: list[Claim]) -> list[str]:
         """Numbers of the step that come from nowhere, as written. Remembers all numbers of the step."""
@@ -201,6 +205,13 @@ def _judge(index: int, text: str, claims: list[Claim], history: _History) -> tup
 
 def _first(claims: list[Claim], rule: str) -> str | None:
     return next((claim.text for claim in claims if claim.rule == rule), None)
+
+
+def _stands_alone(bare: str) -> bool:
+    """Whether a step says the same wherever it is said."""
+    if _POINTS_ELSEWHERE.search(bare):
+        return False
+    return any(character.isdigit() for character in bare) or len(_LETTERS.findall(bare)) >= 3
 
 
 def _value(text: str) -> int | Fraction:

@@ -27,7 +27,7 @@ _PLAIN = str.maketrans(
     {
         **dict(zip("０１２３４５６７８９", "0123456789", strict=True)),
         **{"−": "-", "–": "-", "－": "-", "＋": "+", "×": "*", "✕": "*", "∗": "*", "·": "*", "⋅": "*", "÷": "/"},
-        **{"（": "(", "）": ")", "＝": "=", "％": "%", "，": ",", "。": ". ", "：": ":", "；": ";", "？": "?"},
+        **{"（": "(", "）": ")", "＝": "=", "％": "%", "，": ", ", "。": ". ", "：": ":", "；": ";", "？": "?"},
         **{"₀": "_0", "₁": "_1", "₂": "_2", "₃": "_3", "₄": "_4", "₅": "_5", "₆": "_6", "₇": "_7", "₈": "_8"},
         **{"²": "^2", "³": "^3", "⁴": "^4", "⁵": "^5", "⁶": "^6", "°": "^\\circ ", "’": "'", "≅": "≈", "\u00a0": " "},
     }
@@ -40,7 +40,7 @@ _DROPPED = re.compile(
 )
 
 _TOKEN = re.compile(
-    r"""(?P<plain>[A-Za-z]{2,}(?![\w'-]))|(?P<whole>(?<![\w.,:])\d{1,15}(?![\w.,:{\\]))
+    r"""(?P<plain>(?!sqrt\b)[A-Za-z]{2,}(?![\w'-]))|(?P<whole>(?<![\w.,:])\d{1,15}(?![\w.,:{\\]))
     |(?P<times>(?<=[\d)\s%}$a-z])[xX](?=\s*(?:\d|\.\d|\$\d|\\\$)))
     |(?P<unknown>\d+:\d+(?::\d+)?|\d+(?:,\d+)*,\d+(?!\d)(?<!,\d\d\d)|\d+_\{?\w+\}?|[A-Za-z]+\d\w*|[A-Za-z]\w*_\w{2,}|\#+)
     |(?P<ellipsis>\.\.+|…|\\[lcd]?dots[a-z]?(?![A-Za-z]))
@@ -53,7 +53,7 @@ _TOKEN = re.compile(
     |(?P<power>\*\*|\^)
     |(?P<op>[-+*/]|\\(?:cdot|times|ast|div)(?![A-Za-z]))
     |(?P<percent>\\?%)
-    |(?P<frac>\\[dtc]?frac(?![A-Za-z])|\\[dt]?binom(?![A-Za-z])|\\sqrt(?![A-Za-z])|√)
+    |(?P<frac>\\[dtc]?frac(?![A-Za-z])|\\[dt]?binom(?![A-Za-z])|\\?sqrt(?![A-Za-z])|√)
     |(?P<pi>\\pi(?![A-Za-z])|π)
     |(?P<row>\\\\(?:\[[^\]]*\])?|\n)
     |(?P<soft>\\?\$|\\[()\[\]]|\\q?quad(?![A-Za-z])|\\(?:begin|end)\s*\{(?:align|equation|gather|split|eqnarray|multline|center|itemize|enumerate)[a-z]*\*?\}|["“”`£€¥]|\*\*)
@@ -76,7 +76,7 @@ _KINDS: dict[str | None, str] = {
     "stop": ".", "rest": "?",
 }  # fmt: skip
 _PROSE = re.compile(r"(?:[A-Za-z]{2,}[ ]+)+(?=[A-Za-z]{2,}[ ])")
-_HAS_RELATION = re.compile(r"=|≈|＝|\\approx|\bequals?\b|等于|得")
+_RELATIONS = ("=", "≈", "＝", "approx", "equal", "等于", "得")
 
 
 def words(text: str) -> frozenset[str]:
@@ -86,7 +86,7 @@ def words(text: str) -> frozenset[str]:
 
 def may_claim(text: str) -> bool:
     """Whether the text holds any sign of an equality: a cheap test before all else."""
-    return _HAS_RELATION.search(text) is not None
+    return "=" in text or any(sign in text for sign in _RELATIONS)
 
 
 def readable(text: str) -> str:
@@ -106,7 +106,7 @@ def tokenize(text: str) -> list[Token]:
     tokens: list[Token] = []
     append = tokens.append
     prose = _PROSE.match(text)
-    last = max((match.end() for match in _HAS_RELATION.finditer(text)), default=0)
+    last = max([text.rfind(sign) for sign in _RELATIONS])
     for match in _TOKEN.finditer(text, prose.end() if prose else 0):
         group = match.lastgroup
         value = match.group()
@@ -139,5 +139,6 @@ def number(text: str) -> tuple[int | Fraction, int]:
     digits = "".join(character for character in whole if character.isdigit())
     if not point:
         return int(digits), 0
-    value = Fraction(int((digits or "0") + places), 10 ** len(places))
-    return (int(value) if value.denominator == 1 else value), len(places)
+    if not places.strip("0"):
+        return int(digits or "0"), len(places)
+    return Fraction(int(digits + places), 10 ** len(places)), len(places)

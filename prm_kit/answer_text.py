@@ -6,13 +6,16 @@ import re
 
 from prm_kit.quantities import strip_delimiters
 
+MAX_CHARACTERS = 2000
+"""A stated answer longer than this is returned as it stands."""
+
 _THINK = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _THINK_END = re.compile(r"</think(?:ing)?>")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*(\{|(?=[^\s{]))")
 _STATED = re.compile(
     r"""\#{4}[ \t]*(?P<hashes>[^\n]+)
-    |answer[ ]*\**[ ]*(?:\bis\b(?![ ]*not\b)[ ]*(?:that\b)?[ ]*|(?=[:：=]))
-        \**[:：=]?\**[ ]*(?P<english>[^\s:：][^\n]*)
+    |answer[ ]*+\**+[ ]*+(?:\bis\b(?![ ]*+not\b)[ ]*+(?:that\b)?[ ]*+|(?=[:：=]))
+        \**+[:：=]?\**+[ ]*+(?P<english>[^\s:：][^\n]*)
     |^[ \t]*\**A\**[ ]*[:：][ ]*(?P<letter>[^\n]+)
     |答案(?:应该|就)?(?:是|为|[:：])[ ]*[:：]?[ ]*(?P<chinese>[^\n]+)""",
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
@@ -54,34 +57,33 @@ def _answer_in(text: str) -> str | None:
 
 
 def _last_boxed(text: str) -> str | None:
-    for match in reversed(list(_BOXED.finditer(text))):
-        inner = _balanced(text, match.end()) if match[1] else text[match.end()]
-        inner = strip_delimiters(inner).rstrip(".,;") if inner else None
+    """Content of the last box that is closed; one that was cut off does not count. One pass over the text."""
+    starts = {match.end(): match for match in _BOXED.finditer(text) if match[1]}
+    answers = {match.start(): text[match.end()] for match in _BOXED.finditer(text) if not match[1]}
+    position = min(starts, default=len(text))
+    open_braces = [position]
+    while position < len(text):
+        character = text[position]
+        if character == "\\":  # an escaped brace, or the first letter of a command
+            position += 1
+        elif character == "{":
+            open_braces.append(position + 1)
+        elif character == "}" and open_braces:
+            start = open_braces.pop()
+            if start in starts:
+                answers[starts[start].start()] = text[start:position]
+        position += 1
+    for start in sorted(answers, reverse=True):
+        inner = strip_delimiters(answers[start]).rstrip(".,;")
         if inner:
             return inner
     return None
 
 
-def _balanced(text: str, start: int) -> str | None:
-    """Text from `start` up to the brace that closes the one before it; None if none does (a cut-off completion)."""
-    depth = 1
-    position = start
-    while position < len(text):
-        character = text[position]
-        if character == "\\":
-            position += 1
-        elif character == "{":
-            depth += 1
-        elif character == "}":
-            depth -= 1
-            if depth == 0:
-                return text[start:position]
-        position += 1
-    return None
-
-
 def _cleaned(text: str) -> str:
     text = text.strip().removeprefix("**")
+    if len(text) > MAX_CHARACTERS:
+        return text
     end = _SENTENCE_END.search(text)
     if end and end.start() > 0:
         text = text[: end.start()]

@@ -7,60 +7,27 @@ no verdict (`equal` is None) and is counted; it is never a silent False.
 
 from __future__ import annotations
 
-import os
 import queue
 import re
-import selectors
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
-from json import dumps, loads
-from pathlib import Path
 from types import TracebackType
-from typing import Literal, get_args
 
+from prm_kit.answer_process import REASONS, AnswerProcess, Reason, Verdict
+from prm_kit.answer_refusal import refusal
 from prm_kit.answer_text import extract_final_answer
-from prm_kit.errors import PrmKitError, UsageError
+from prm_kit.errors import UsageError
 from prm_kit.quantities import parse_quantity, plain_text, same_quantity
 
 __all__ = ["REASONS", "AnswerChecker", "Reason", "Verdict", "extract_final_answer", "refusal"]
 
-Reason = Literal["exact", "numeric", "symbolic", "different", "timeout", "too_long", "refused", "unparsed", "crashed"]
-REASONS: tuple[str, ...] = get_args(Reason)
-
 MAX_CHARACTERS = 2000
 """An answer longer than this is not looked at."""
 
-_START_SECONDS = 60.0
 _CACHE_SIZE = 10_000
-_KEPT_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
-_REFUSED = tuple(
-    (re.compile(pattern), why)
-    for pattern, why in (
-        (r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "control character or surrogate"),
-        (r"__|\"|'\s*[\w.]+[^']*'|\b(?:lambda|import)\b|\b(?:exec|eval|open|getattr|compile|globals)\s*\(", "code"),
-        (r"[)\]A-Za-z_]\s*\.\s*[A-Za-z_]{2,}\s*[(\[.]", "attribute access"),
-        (r"[0-9]{101,}", "more than 100 digits"),
-        (r"[eE][-+]?[0-9]{4,}", "exponent"),
-        (r"(?:\^|\*\*)\s*[{(]*\s*[-+]?\s*[0-9]{4,}", "exponent"),
-        (r"(?:(?:\^|\*\*)[^+\-=,]{1,12}){2}(?:\^|\*\*)|[0-9]\s*[)}]*\s*(?:\^|\*\*)\s*[{(]*[0-9.]+\s*[)}]*\s*(?:\^|\*\*)",
-         "tower of powers"),
-        (r"[0-9]{4,}\s*[)}]*\s*!|[0-9)}]\s*[)}]*!\s*[)}]*!|factorial|[Gg]amma\s*[({]|!\s*\)\s*!", "factorial"),
-        (r"\\[dt]?binom(?=.*(?:\^|[0-9]{4}))", "binomial"),
-        (r"\\(?:sum|prod|o?i*int|lim|def|newcommand|input|include)(?![a-z])", "unevaluated operator"),
-        (r"(?:[-+*/^][^-+*/^]*){200}", "more than 200 operators"),
-    )
-)  # fmt: skip
-_MAX_DEPTH = 25
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*|\([^\W\d_]\)")
 _FREE_WORD = re.compile(
     r"(?<![\\A-Za-z])(?!(?:a?(?:sin|cos|tan|sec|csc|cot)h?|arc(?:sin|cos|tan)|sqrt|log|exp|mod|max|min|gcd|lcm|det|and)"
@@ -69,19 +36,6 @@ _FREE_WORD = re.compile(
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z*]+\}(?:\{[lcr|]*\})?")
 _BASE = re.compile(r"[0-9]\s*_\s*\{?\s*([0-9]+|\w+)")
 _ASSIGNED = re.compile(r"^[A-Za-z]\w?\s*=\s*(?=[^=]+$)")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a check found.
-
-    Attributes:
-        equal: Whether the two answers are equivalent; None where no verdict could be reached.
-        reason: How it was reached, or why not.
-    """
-
-    equal: bool | None
-    reason: Reason
 
 
 class AnswerChecker:
@@ -108,8 +62,10 @@ class AnswerChecker:
         self.counts: Counter[str] = Counter()
         self.restarts = 0
         self._seconds = seconds
-        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # last in, first out: a warm worker is used first
-        self._workers = [_Worker(memory_mb) for _ in range(workers)]
+        self._idle: queue.LifoQueue[AnswerProcess] = (
+            queue.LifoQueue()
+        )  # last in, first out: a warm worker is used first
+        self._workers = [AnswerProcess(memory_mb) for _ in range(workers)]
         for worker in self._workers:
             self._idle.put(worker)
         self._lock = threading.Lock()
@@ -186,21 +142,6 @@ class AnswerChecker:
         return verdict
 
 
-def refusal(text: str) -> str | None:
-    """Why a text is not let near a symbolic checker, or None if it may pass."""
-    for pattern, why in _REFUSED:
-        if pattern.search(text):
-            return why
-    depth = deepest = 0
-    for character in text:
-        if character in "([{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in ")]}":
-            depth -= 1
-    return "nested too deeply" if deepest > _MAX_DEPTH else None
-
-
 def _cheap_verdict(answer: str, reference: str) -> Verdict | None:
     """The verdict that needs no algebra, or None."""
     if refusal(answer) or refusal(reference):
@@ -228,118 +169,3 @@ def _cheap_verdict(answer: str, reference: str) -> Verdict | None:
         return Verdict(True, "exact") if a.casefold() == b.casefold() else Verdict(None, "unparsed")
     # what NFKC and LaTeX clean-up brought to light is looked at again
     return Verdict(None, "refused") if refusal(a) or refusal(b) else None
-
-
-class _Worker:
-    """One process at a time, started when needed, killed when late."""
-
-    def __init__(self, memory_mb: int) -> None:
-        self._memory_mb = memory_mb
-        self._process: subprocess.Popen[bytes] | None = None
-        self._asked = 0
-        self._closed = False
-
-    def ask(self, answer: str, reference: str, seconds: float) -> Verdict:
-        """Put one question. The process is killed unless it answered in time, whatever else happens."""
-        process = self._running()
-        self._asked += 1
-        task = {"id": self._asked, "answer": answer, "reference": reference, "cpu_seconds": seconds}
-        done = False
-        try:
-            assert process.stdin is not None
-            process.stdin.write(dumps(task).encode() + b"\n")
-            process.stdin.flush()
-            line = _read_line(process, seconds)
-            if line is None:
-                return Verdict(None, "timeout")
-            reply = loads(line)
-            if reply["id"] != self._asked or reply["reason"] not in REASONS:
-                return Verdict(None, "crashed")
-            done = reply["reason"] != "crashed"
-            return Verdict(reply["equal"], reply["reason"])
-        except (OSError, EOFError, ValueError, KeyError, TypeError):
-            # a process that RLIMIT_CPU ended was late, any other that is gone has crashed
-            return Verdict(None, "timeout" if _ended_by_cpu_limit(process) else "crashed")
-        finally:
-            if not done:
-                self.kill()
-
-    def close(self) -> None:
-        """End the process and start no other."""
-        self._closed = True
-        self.kill()
-
-    def kill(self) -> None:
-        """End the process, at once and for certain."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with suppress(OSError):
-                        pipe.close()
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self.kill()
-        if self._closed:
-            raise UsageError("this answer checker is closed")
-        with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-B", str(Path(__file__).with_name("answer_worker.py")), str(self._memory_mb)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                cwd=os.sep,
-                env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
-                start_new_session=True,  # an interrupt from the keyboard is the parent's business
-                bufsize=0,
-            )
-            self._process = process
-            try:
-                ready = _read_line(process, _START_SECONDS)
-            except (OSError, EOFError):
-                ready = None
-            except BaseException:
-                self.kill()
-                raise
-            if ready is None:
-                self.kill()
-                errors.seek(0)
-                said = errors.read()[-400:].decode("utf-8", "replace").strip()
-                raise PrmKitError(
-                    f"the answer checking process does not start within {self._memory_mb} MB and {_START_SECONDS:.0f} s"
-                    f"; raise memory_mb, or install math-verify: {said}"
-                )
-        return process
-
-
-def _read_line(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """One line of the process's output; None when the time is over.
-
-    Raises:
-        EOFError: The process has ended, or it says more than an answer is long.
-    """
-    assert process.stdout is not None
-    deadline = time.monotonic() + seconds
-    said = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while not said.endswith(b"\n"):
-            left = deadline - time.monotonic()
-            if left <= 0 or not selector.select(left):
-                return None
-            piece = os.read(process.stdout.fileno(), 4096)
-            said += piece
-            if not piece or len(said) > 4096:
-                raise EOFError
-    return said
-
-
-def _ended_by_cpu_limit(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        return process.wait(timeout=1.0) in (-signal.SIGXCPU, -signal.SIGKILL)
-    except subprocess.TimeoutExpired:
-        return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -187,11 +186,10 @@ def step_texts(batch: pa.RecordBatch) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(counts)).astype(np.int32)), steps)
 
 
-def texts(column: pa.Array) -> Iterator[memoryview]:
-    """The bytes of each string of a column without nulls, not copied."""
-    at = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset :][: len(column) + 1].tolist()
-    data = memoryview(column.buffers()[2] or b"")
-    return (data[start:end] for start, end in pairwise(at))
+def text_bytes(column: pa.Array) -> tuple[list[int], memoryview]:
+    """The UTF-8 bytes of a string column without nulls, not copied, and where each text begins and the last ends."""
+    at = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset :][: len(column) + 1]
+    return at.tolist(), memoryview(column.buffers()[2] or b"")
 
 
 def meta_text(meta: Any) -> str:

@@ -73,5 +73,5 @@ def read_card(path: str | Path) -> PrmCard:
 
 
 def tokenizer_fingerprint(encoder: StepEncoder) -> str:
-    """Hash of the token ids of a fixed solution. Independent of how a tokenizer file happens to be written."""
-    return value_sha256(encoder.encode([_PROBE])[0].ids)
+    """Hash of the vocabulary and of the token ids of a fixed solution, however the tokenizer's file is written."""
+    return value_sha256([encoder.tokenizer.get_vocab(), encoder.encode([_PROBE])[0].ids])

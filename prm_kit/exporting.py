@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from prm_kit.formats.format import Format, Judged, Layout, Row, branch_of
 from prm_kit.formats.registry import format_named, layout_of
 from prm_kit.formats.row_output import row_output
 from prm_kit.readback import compare
-from prm_kit.records import Annotation, Rater, Solution, StepLabel
+from prm_kit.records import Annotation, Rater, Solution, StepLabel, step_hash
 from prm_kit.settings import validated
 from prm_kit.transfer_counts import REPORTED_REJECTS, ExportCount, label_word, reason_kind
 
@@ -101,10 +102,13 @@ def _groups(
     count: ExportCount,
 ) -> Iterator[list[Judged]]:
     """What belongs into one row: single solutions as they come; whole trees (or a solution's passes) at the end."""
-    trees: OrderedDict[Hashable, list[Judged]] = OrderedDict()
+    trees: dict[Hashable, list[Judged]] = {}
+    ids: dict[str, str] = {}
     prefixes = _PrefixLabels()
     for solution, annotation in source:
         count.given += 1
+        if spec.tree is not None:
+            solution = _with_parent_id(solution, ids)
         labels = annotation.labels if annotation else ()
         count.before.update(map(label_word, labels))
         count.before["null"] += len(solution.spans) - len(labels)
@@ -118,6 +122,16 @@ def _groups(
         else:
             trees.setdefault(spec.tree(solution, annotation), []).append(judged)
     yield from trees.values()
+
+
+def _with_parent_id(solution: Solution, ids: dict[str, str]) -> Solution:
+    """A parent may be named by its id in the source; name it by its solution's id, if it came before."""
+    parent, row_id = solution.meta.get("parent"), solution.meta.get("row_id")
+    if parent in ids:
+        return replace(solution, meta={**solution.meta, "parent": ids[parent]})
+    if isinstance(row_id, str) and parent is None:
+        ids.setdefault(row_id, solution.id)
+    return solution
 
 
 def _judged(
@@ -157,9 +171,17 @@ class _PrefixLabels:
         parent, at = branch_of(solution, annotation)
         if parent is not None and at is not None:
             trunk = self._seen.get((parent, annotation.rater), {})
-            own = {step: label for step, label in trunk.items() if step < at} | own
-        self._seen[solution.id, annotation.rater] = own
-        if len(self._seen) > _REMEMBERED:
+            # The hash of the step makes sure that it is the same text that was judged.
+            inherited = {
+                step: label
+                for step, label in trunk.items()
+                if step < at and label.step_hash == step_hash(solution.steps[step])
+            }
+            own = inherited | own
+        # A parent is named by its id, or by its id in the source.
+        for name in (solution.id, solution.meta.get("row_id")):
+            self._seen[str(name), annotation.rater] = own
+        while len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
         return own
 

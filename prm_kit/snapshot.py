@@ -116,8 +116,11 @@ class SnapshotWriter:
             annotations: Annotations of these or of earlier solutions.
 
         Raises:
-            InputError: An annotation is about a solution that was never added.
+            InputError: An annotation is about a solution that was never added, or these are other columns.
         """
+        for batch, schema in ((solutions, SOLUTIONS), (annotations, ANNOTATIONS)):
+            if not batch.schema.equals(schema):
+                raise InputError(f"columns {batch.schema.names} are not {schema.names}, or of other types")
         self._flush_records()
         self._add_batches(solutions, annotations)
 
@@ -169,7 +172,8 @@ class SnapshotWriter:
     def _add_batches(self, solutions: pa.RecordBatch, annotations: pa.RecordBatch) -> None:
         tallies = self._tallies
         new = tallies.solutions.new(solutions.column("id"))
-        about = tallies.solutions.unknown(annotations.column("solution_id"))
+        about = annotations.column("solution_id")
+        about = None if about.equals(solutions.column("id")) else tallies.solutions.unknown(about)
         if about is not None:
             raise InputError(f"annotation of solution {about}, which was not added")
         new_annotations = tallies.annotations.new(annotations.column("id"))

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prm_kit.arrow import text_bytes
 from prm_kit.records import LABEL_VALUES
 
 ROW_GROUP_BYTES = 32 << 20
@@ -31,7 +32,7 @@ class ParquetRows:
         self._writer = pq.ParquetWriter(
             path,
             schema,
-            compression="zstd",
+            compression="lz4",
             use_dictionary=[name for name in _DICTIONARY if name in names],
             write_statistics=[name for name in _STATISTICS if name in names],
         )
@@ -114,5 +115,6 @@ class Tallies:
 
 
 def _keys(ids: pa.Array) -> list[bytes]:
-    raw = bytes.fromhex("".join(ids.to_pylist()))
+    at, data = text_bytes(ids)
+    raw = bytes.fromhex(str(data[at[0] : at[-1]], "ascii"))
     return [raw[start : start + 16] for start in range(0, len(raw), 16)]

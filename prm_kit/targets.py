@@ -16,11 +16,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from prm_kit.errors import InputError
-from prm_kit.records import LABEL_VALUES, Annotation, Labelled, LabelValue, Solution, StepLabel, step_hash
-
-NeutralPolicy = Literal["keep", "positive", "negative", "drop", "half"]
-"""What becomes of the mass on 0: it stays; goes to +1; goes to -1; is left out (a step with nothing else is masked,
-other shares are scaled up to 1); goes to +1 and -1 in equal halves."""
+from prm_kit.records import (
+    LABEL_VALUES,
+    Annotation,
+    Labelled,
+    LabelValue,
+    NeutralPolicy,
+    Solution,
+    StepLabel,
+    step_hash,
+)
 
 Target = Literal["steps", "outcome"]
 """What is learnt: every labelled step (a PRM), or at the last step whether the final answer is right (an ORM)."""
@@ -114,7 +119,7 @@ def targets_of(
         labelled: Solutions with one annotation each; a solution may come several times.
         target: "steps", or "outcome": one target at the last step, +1 or -1, from `is_correct` and, where that is
             null, from the labels: wrong after any -1, else right if the last step was judged, else unknown.
-        neutral_policy: What becomes of the mass on 0 (`NeutralPolicy`). Outcomes have none.
+        neutral_policy: What becomes of the mass on 0, see `fold_neutral`. Outcomes have none.
         mask_after_first_error: Leave out what an annotation says after its first step that is surely wrong (value -1,
             or a share of 1 on -1). A step is judged given the steps before it as written, so such labels are sound
             by default; raters that call everything after an error wrong need this.
@@ -179,7 +184,11 @@ def label_distribution(label: StepLabel) -> Distribution | None:
 
 
 def fold_neutral(distribution: Distribution, policy: NeutralPolicy) -> Distribution | None:
-    """Move the mass on 0 as `policy` says; None if nothing is left."""
+    """Move the mass on 0 as `policy` says; None if nothing is left.
+
+    "keep": it stays; "positive": to +1; "negative": to -1; "half": half to +1, half to -1; "drop": it is left out and
+    the other shares are scaled up to 1.
+    """
     wrong, neutral, right = distribution
     if policy == "keep" or neutral == 0.0:
         return distribution

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from prm_kit.records import NeutralPolicy
 from prm_kit.settings import Settings
-from prm_kit.targets import NeutralPolicy, Target
+from prm_kit.targets import Target
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -25,6 +25,9 @@ from prm_kit.ledger import Ledger
 from prm_kit.records import RATER_KINDS, Labelled, Solution
 from prm_kit.snapshot import READ_ROWS, Snapshot
 
+Places = np.ndarray[Any, np.dtype[np.integer[Any]]]
+Booleans = np.ndarray[Any, np.dtype[np.bool_]]
+
 
 class Aligned(NamedTuple):
     """Rows that belong together.
@@ -69,8 +72,12 @@ class View:
         Raises:
             InputError: A stored id does not fit its content.
         """
-        for pair in self.aligned(unlabelled=True, annotations=_no_annotations()):
-            yield from solutions_from(pair.solutions)
+        wanted = self._places(None)["place"].to_numpy()
+        start = 0
+        for batch in self._solution_batches():
+            here = np.flatnonzero(np.isin(np.arange(start, start + len(batch)), wanted))
+            start += len(batch)
+            yield from solutions_from(_taken(batch, here))
 
     def labelled(
         self,
@@ -100,7 +107,7 @@ class View:
         rater_names: Sequence[str] | None = None,
         sources: Sequence[str] | None = None,
         unlabelled: bool = False,
-        annotations: pl.LazyFrame | None = None,
+        columns: Sequence[str] = ANNOTATIONS.names,
     ) -> Iterator[Aligned]:
         """Solutions and annotations side by side, in batches of a few thousand rows, streamed.
 
@@ -111,13 +118,17 @@ class View:
             rater_names: As in `labelled`.
             sources: As in `labelled`.
             unlabelled: Also give solutions without such an annotation.
-            annotations: Look at these instead of all of the view's.
+            columns: Only these columns of the annotations.
+
+        Raises:
+            UsageError: As in `labelled`.
         """
-        chosen = _chosen(self.annotations() if annotations is None else annotations, rater_kinds, rater_names)
         places = self._places(sources)
+        chosen = _chosen(self.annotations(), rater_kinds, rater_names, columns)
         chosen = chosen.join(places, left_on="solution_id", right_on="id", how="inner", maintain_order="left")
         chosen = chosen.sort("place", maintain_order=True)
-        table = chosen.drop("place", "source").to_arrow().cast(ANNOTATIONS).combine_chunks()
+        table = chosen.select(columns).to_arrow().cast(pa.schema([ANNOTATIONS.field(name) for name in columns]))
+        table = table.combine_chunks()
         first_of_place = chosen["place"].to_numpy()
         wanted = places["place"].to_numpy()
         start = 0
@@ -134,8 +145,7 @@ class View:
             nth = np.arange(len(take)) - np.repeat(np.cumsum(counts) - counts, counts)
             rows = np.repeat(low, counts) + nth
             missing = rows >= np.repeat(high, counts)
-            found = table.take(pa.array(rows, mask=missing)).combine_chunks().to_batches()
-            yield Aligned(batch.take(pa.array(take)), found[0])
+            yield Aligned(_taken(batch, take), _taken(table, rows, missing))
 
     def raters(self) -> pl.DataFrame:
         """One row a rater: rater_kind, rater_name, annotations, labels, and the number of -1, 0, 1 and null labels."""
@@ -167,7 +177,9 @@ class View:
             frames.append(_frame(self.ledger.solutions(), solutions_batch, SOLUTIONS).select("id", "source").collect())
         if not frames:
             raise UsageError("a view needs at least one snapshot or a ledger")
-        places = pl.concat(frames).with_row_index("place").unique("id", keep="first", maintain_order=True)
+        places = pl.concat(frames).with_row_index("place")
+        if len(frames) > 1:
+            places = places.unique("id", keep="first", maintain_order=True)
         return places if sources is None else places.filter(_is_one_of("source", sources, places["source"].unique()))
 
     def _ledger_solutions(self) -> pl.LazyFrame | None:
@@ -234,14 +246,18 @@ def _side(text: str, fractions: Mapping[str, float], seed: int) -> str:
 
 
 def _chosen(
-    annotations: pl.LazyFrame, rater_kinds: Sequence[str] | None, rater_names: Sequence[str] | None
+    annotations: pl.LazyFrame,
+    rater_kinds: Sequence[str] | None,
+    rater_names: Sequence[str] | None,
+    columns: Sequence[str],
 ) -> pl.DataFrame:
     for kind in rater_kinds or ():
         if kind not in RATER_KINDS:
             raise unknown_name("rater kind", kind, RATER_KINDS)
     if rater_kinds is not None:
         annotations = annotations.filter(pl.col("rater_kind").is_in(list(rater_kinds)))
-    frame = annotations.collect(engine="streaming")
+    needed = [*columns, *({"solution_id", "rater_name"} - set(columns))]
+    frame = annotations.select(needed).collect(engine="streaming")
     if rater_names is None:
         return frame
     return frame.filter(_is_one_of("rater_name", rater_names, frame["rater_name"].unique()))
@@ -264,5 +280,11 @@ def _frame(
     return pl.LazyFrame(pl.from_arrow(pa.Table.from_batches(batches, schema)))
 
 
-def _no_annotations() -> pl.LazyFrame:
-    return _frame(iter(()), annotations_batch, ANNOTATIONS)
+def _taken(rows: pa.RecordBatch | pa.Table, which: Places, missing: Booleans | None = None) -> pa.RecordBatch:
+    """The rows `which`, null where `missing`; not copied where they lie together."""
+    together = len(which) and which[-1] - which[0] == len(which) - 1 and (np.diff(which) == 1).all()
+    if together and (missing is None or not missing.any()):
+        part = rows.slice(which[0], len(which))
+    else:
+        part = rows.take(pa.array(which, mask=missing))
+    return part if isinstance(part, pa.RecordBatch) else part.combine_chunks().to_batches()[0]

@@ -19,6 +19,8 @@ from prm_kit.files import whole_directory, whole_file
 from prm_kit.records import annotation_to_json, solution_to_json
 from prm_kit.view import Aligned, View
 
+_RATER = ("rater_kind", "rater_name", "rater_version")
+
 STEP_TABLE = pa.schema(
     [
         *(SOLUTIONS.field(name) for name in ("id", "problem")),
@@ -28,7 +30,7 @@ STEP_TABLE = pa.schema(
             SOLUTIONS.field(name)
             for name in ("final_answer", "reference_answer", "is_correct", "generator", "source", "licence", "meta")
         ),
-        *(pa.field(name, pa.string()) for name in ("rater_kind", "rater_name", "rater_version")),
+        *(pa.field(name, pa.string()) for name in _RATER),
     ]
 )
 """One row an annotation: steps and labels side by side (null: not judged). Solutions nobody judged have one row, with
@@ -83,19 +85,20 @@ def write_step_table(
         The number of rows.
     """
     rows = 0
+    pairs = view.aligned(rater_kinds, rater_names, sources, unlabelled=True, columns=[*_RATER, "labels"])
     with (
         whole_file(path, "wb") as file,
         pq.ParquetWriter(
-            file, STEP_TABLE, compression="zstd", use_dictionary=_REPEATING, write_statistics=False
+            file, STEP_TABLE, compression="snappy", use_dictionary=_REPEATING, write_statistics=False
         ) as out,
     ):
-        for table in _groups(view.aligned(rater_kinds, rater_names, sources, unlabelled=True)):
+        for table in _groups(pairs):
             out.write_table(table, row_group_size=1 << 30)
             rows += len(table)
     return rows
 
 
-_REPEATING = ["generator", "source", "licence", "rater_kind", "rater_name", "rater_version"]
+_REPEATING = ["generator", "source", "licence", *_RATER]
 _GROUP_BYTES = 32 << 20
 
 
@@ -113,7 +116,7 @@ def _groups(pairs: Iterator[Aligned]) -> Iterator[pa.Table]:
 def _step_rows(pair: Aligned) -> pa.RecordBatch:
     columns = {
         **{name: pair.solutions.column(name) for name in SOLUTIONS.names},
-        **{name: pair.annotations.column(name) for name in ("rater_kind", "rater_name", "rater_version")},
+        **{name: pair.annotations.column(name) for name in _RATER},
         "steps": step_texts(pair.solutions),
         "labels": _dense_labels(pair),
     }

@@ -27,7 +27,8 @@ def write_tree(group: Sequence[Judged]) -> dict[str, Any]:
     branches = [judged for judged in group if _is_branch(judged, ids)]
     trunks = [judged for judged in group if not _is_branch(judged, ids)]
     if len(trunks) > 1:
-        raise InputError("two trunks in one tree")
+        orphans = all(branch_of(judged.solution, judged.annotation)[0] for judged in trunks)
+        raise InputError("the trunk of these branches is not exported" if orphans else "two trunks in one tree")
     trunk = trunks[0] if trunks else None
     steps = [_chosen_step(trunk, index) for index in range(len(trunk.solution.spans))] if trunk else []
     for branch in branches:

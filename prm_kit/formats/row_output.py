@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from prm_kit.errors import InputError, UsageError
 from prm_kit.files import whole_directory, whole_file
@@ -48,7 +48,8 @@ def row_output(path: Path) -> AbstractContextManager[WriteRow]:
 def _json_file(path: Path, *, array: bool) -> Iterator[WriteRow]:
     with whole_file(path, "wb") as raw:
         # mtime 0 and no name: the same rows give the same bytes.
-        file: IO[bytes] = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") if path.suffix == ".gz" else raw
+        packed = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") if path.suffix == ".gz" else None
+        file: Any = packed or raw
         first = True
 
         def write(line: bytes) -> None:
@@ -59,8 +60,8 @@ def _json_file(path: Path, *, array: bool) -> Iterator[WriteRow]:
         yield write
         if array:
             file.write(b"[]\n" if first else b"\n]\n")
-        if file is not raw:
-            file.close()
+        if packed is not None:
+            packed.close()
 
 
 @contextmanager

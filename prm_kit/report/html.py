@@ -19,9 +19,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+import prm_kit.report.figures as figures
 from prm_kit import __version__
 from prm_kit.files import whole_file
-from prm_kit.report import figures
 from prm_kit.report.tables import Cell, label_text, plain, share, signed, tables_of, threshold_text
 
 Key = tuple[str, str, str]

@@ -14,7 +14,9 @@ from prm_kit.errors import UsageError, unknown_name
 from prm_kit.records import Problem
 from prm_kit.tasks.task import Split, check_split, split_of
 
-_RUNS_ANSWERS = re.compile(r"\b(?:eval|exec|parse_expr|sympify|parse_latex|literal_eval)\s*\(")
+_EVALUATES = re.compile(r"\b(?:eval|exec|parse_expr|sympify|parse_latex)\s*\(")
+_HARMLESS = re.compile(r"(?!.*\*\s*\*)[0-9+\-*/() .]{1,200}|[0-9\-, \n\[\]]+", re.DOTALL)
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _MOST_CHARACTERS = 4_000
 _CHUNK = 256
 _BARREN = 20  # chunks without a new problem, after which a data set counts as exhausted
@@ -23,14 +25,15 @@ _BARREN = 20  # chunks without a new problem, after which a data set counts as e
 class GymTask:
     """One data set of reasoning-gym; a problem counts as solved when the data set's own score is full.
 
-    Data sets whose checker evaluates what it is given as code are refused: answers come from a model.
+    The checkers of some data sets evaluate what they are given as code. Answers come from a model, so these checkers
+    see only answers that are plain arithmetic or a list of numbers, in which nothing can be named or called.
 
     Args:
         dataset: Its name there, such as "basic_arithmetic".
         options: Options of the data set, such as how many digits.
 
     Raises:
-        UsageError: The package is missing, the data set is unknown, or its checker runs answers.
+        UsageError: The package is missing, or the data set is unknown.
     """
 
     def __init__(self, dataset: str, **options: Any) -> None:
@@ -45,8 +48,7 @@ class GymTask:
         self.options = options
         self._create = reasoning_gym.create_dataset
         checker = DATASETS[dataset][0]
-        if "score_answer" in vars(checker) and _RUNS_ANSWERS.search(inspect.getsource(sys.modules[checker.__module__])):
-            raise UsageError(f"reasoning-gym's {dataset!r} evaluates answers as code, which is never done here")
+        self._evaluates = bool(_EVALUATES.search(inspect.getsource(sys.modules[checker.__module__])))
         self._opened: dict[tuple[int, int], Any] = {}
 
     @property
@@ -83,12 +85,14 @@ class GymTask:
     def verify(self, problem: Problem, completion: str) -> bool | None:
         """Whether the data set gives the stated final answer its full score (see `Task.verify`).
 
-        None where its checker fails, or the answer is too long for it.
+        The answer stands in the last <answer> tags, as this package has it, or else where final answers stand. None
+        where the data set's checker fails, or must not see the answer: too long, or code in an answer it evaluates.
         """
-        stated = extract_final_answer(completion)
+        tagged = _TAGGED.findall(completion)
+        stated = tagged[-1].strip() if tagged else extract_final_answer(completion)
         if stated is None:
             return False
-        if len(stated) > _MOST_CHARACTERS:
+        if len(stated) > _MOST_CHARACTERS or (self._evaluates and not _HARMLESS.fullmatch(stated)):
             return None
         seed, index = int(problem.meta["seed"]), int(problem.meta["index"])
         try:

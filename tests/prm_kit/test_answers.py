@@ -93,7 +93,7 @@ def test_the_stated_answer_is_found_and_none_is_guessed(text, answer):
     ],
 )
 def test_what_needs_no_algebra_is_decided_without_a_process(a, b, verdict, monkeypatch):
-    monkeypatch.setattr(answers._Worker, "ask", lambda self, *_: Verdict(None, "unparsed"))
+    monkeypatch.setattr(answers.AnswerProcess, "ask", lambda self, *_: Verdict(None, "unparsed"))
     with AnswerChecker() as quick:
         assert quick.equal(a, b) == verdict
         assert quick.equal(b, a) == verdict

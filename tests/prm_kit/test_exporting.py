@@ -115,6 +115,28 @@ def test_a_branch_is_written_with_the_labels_of_its_trunk(tmp_path):
     assert [row["labels"] for row in rows] == [[True, False], [True, True]]
 
 
+def test_a_trunk_may_be_named_by_its_id_in_the_source_but_only_the_same_text_is_labelled(tmp_path):
+    trunk = pair([1, -1], ["a", "b"], meta={"row_id": "row-7"})
+    about = {"parent": "row-7", "branch_step": 1}
+    same = pair([None, 1], ["a", "c"], meta=about)
+    other = pair([None, 1], ["x", "c"], meta=about)
+    options = {"missing_policy": "drop"}
+    report = export_data([trunk, same, other], "trl", tmp_path / "x.jsonl", options=options)
+    assert report["left_out"] == {"a step has no label": 1}
+    assert [row.value["labels"] for row in rows_of_file(tmp_path / "x.jsonl")] == [[True, False], [True, True]]
+
+
+def test_a_tree_is_one_row_also_where_the_trunk_is_named_by_its_id_in_the_source(tmp_path):
+    trunk = pair([1, -1], ["a", "b"], meta={"row_id": "row-7"})
+    branch = pair([None, 0], ["a", "c"], meta={"row_id": "row-8", "parent": "row-7", "branch_step": 1})
+    assert export_data([trunk, branch], "prm800k", tmp_path / "x.jsonl")["rows_written"] == 1
+    first, second = read_back(tmp_path / "x.jsonl", "prm800k", {})
+    assert (first.solution.steps, second.solution.steps) == (("a", "b"), ("a", "c"))
+    assert second.solution.meta["parent"] == first.solution.id
+    with pytest.raises(InputError, match="the trunk of these branches is not exported"):
+        export_data([branch, pair([None, 1], ["a", "d"], meta=branch[0].meta)], "prm800k", tmp_path / "y.jsonl")
+
+
 def test_the_trunk_of_another_rater_labels_no_branch(tmp_path):
     trunk, _ = pair([1, -1], ["a", "b"])
     other = Annotation.of(trunk, Rater("judge", "j"), [1, -1])

@@ -168,6 +168,12 @@ def test_a_backbone_directory_gives_the_same_prm_as_the_built_model(tmp_path):
     assert (prm.card.max_tokens, prm.card.base_model) == (7, str(tmp_path / "backbone"))
 
 
+def test_a_tokenizer_beside_a_qwen2_configuration_is_loaded_as_its_file_says(checkpoint):
+    # AutoTokenizer would take Qwen2's own byte-level pipeline for it, because of the model type
+    loaded = Prm.load(checkpoint)
+    assert loaded.tokenizer.convert_ids_to_tokens(loaded.encoder.encode([SOLUTION])[0].ids[:4]) == ["1", "+", "2", "\n"]
+
+
 def test_families_whose_head_servers_could_not_load_are_refused():
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=len(WORDS), n_embd=8, n_layer=1, n_head=1))
     with pytest.raises(UsageError, match="not called `score`"):

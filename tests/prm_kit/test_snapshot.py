@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from prm_kit.arrow import annotations_batch, solutions_batch
 from prm_kit.errors import InputError, UsageError
 from prm_kit.files import json_text
 from prm_kit.records import Annotation, Rater, Solution, StepLabel, annotation_text, step_hash
@@ -153,3 +154,22 @@ def test_an_annotation_id_depends_on_everything_but_the_step_hashes():
     ]
     assert len({base.id, *(other.id for other in others)}) == 8
     assert Annotation.of(one, ALICE, [1, None], lead_time=12.0).id == others[-1].id
+
+
+def test_batches_of_other_columns_or_about_unknown_solutions_are_refused(tmp_path):
+    solutions = solutions_batch([solution(1)])
+    stray = annotations_batch([Annotation.of(solution(2), ALICE, [1, 1])])
+    with SnapshotWriter(tmp_path / "s", name="x", format="test") as writer:
+        with pytest.raises(InputError, match=f"annotation of solution {solution(2).id}"):
+            writer.add_batches(solutions, stray)
+        with pytest.raises(InputError, match="or of other types"):
+            writer.add_batches(stray, stray)
+    assert writer.manifest.counts["annotations"] == 0
+
+
+def test_columns_can_be_read_without_making_records(tmp_path):
+    write(tmp_path / "s", solution(1), solution(2), values=(0, None))
+    snapshot = Snapshot.open(tmp_path / "s")
+    assert snapshot.solutions().select("problem").collect().rows() == [("What is 1 + 1?",), ("What is 2 + 1?",)]
+    labels = snapshot.annotations().explode("labels").unnest("labels").select("step", "value").collect()
+    assert labels.rows() == [(0, 0), (0, 0)]

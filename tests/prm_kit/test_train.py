@@ -279,6 +279,19 @@ def test_labels_of_one_class_are_refused(backbone, tmp_path):
         train(settings(backbone), [one], [], tmp_path)
 
 
+def test_a_model_that_learns_nothing_is_said_to_be_no_better_than_the_class_prior(backbone, tmp_path):
+    summary = train(settings(backbone, updates=1, learning_rate=1e-9), sums(20), sums(10, start=200), tmp_path)
+    assert not summary["better_than_class_prior"]
+    assert any("no better than the class prior" in warning for warning in summary["warnings"])
+
+
+def test_a_device_that_is_not_there_is_refused(backbone, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UsageError, match=r"device: cuda: there is no CUDA device"):
+        train(settings(backbone, device="cuda"), sums(8), [], tmp_path)
+
+
 def test_patience_without_a_development_set_is_refused(backbone, tmp_path):
     with pytest.raises(UsageError, match=r"patience: nothing to evaluate on"):
         train(settings(backbone, patience=2), sums(8), [], tmp_path)

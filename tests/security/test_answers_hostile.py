@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from prm_kit import answers
-from prm_kit.answers import REASONS, AnswerChecker, refusal
+from prm_kit.answers import REASONS, AnswerChecker, extract_final_answer, refusal
 
 BOMBS = [
     "9**9**9",
@@ -66,7 +66,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", BOMBS + CODE, ids=lambda text: text[:24].encode("ascii", "replace").decode())
 def test_a_bomb_or_code_is_turned_away_before_any_process_sees_it(text, monkeypatch):
-    monkeypatch.setattr(answers._Worker, "ask", lambda *_: pytest.fail("reached the worker"))
+    monkeypatch.setattr(answers.AnswerProcess, "ask", lambda *_: pytest.fail("reached the worker"))
     with AnswerChecker() as checker:
         for pair in ((text, "43"), ("x + 43", text)):
             verdict = checker.equal(*pair)
@@ -143,3 +143,18 @@ def test_refusal_lets_ordinary_answers_pass():
     for text in (r"\frac{\sqrt{3}}{2}", "x^{2n}+1", "e^{-x^2}", "2^{10}", "10!", r"\binom{10}{3}", "[0, 1)", "3.5e10",
                  r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "f'(x)=2x", "9:30 a.m.", "y=x^2+1", "e^{x^2+1}"):  # fmt: skip
         assert refusal(text) is None, text
+
+
+def test_a_hostile_completion_costs_little_to_search_for_an_answer():
+    for text in (
+        "\\boxed{" * 100_000,
+        "answer" + " " * 200_000 + "x",
+        "answer is " * 50_000,
+        "<think>" * 100_000,
+        "answer: " + "\\(" * 100_000,
+        "answer: " + "$" * 100_000,
+        "\\boxed" * 50_000,
+        "{" * 100_000 + "\\boxed{1}" + "}" * 100_000,
+    ):
+        extract_final_answer(text)
+    assert extract_final_answer("\\boxed{7}" + "\\boxed{" * 50_000) == "7"

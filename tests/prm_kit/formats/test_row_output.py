@@ -42,9 +42,13 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json.gz", "a.parquet", "saved"])
 def test_an_error_on_the_way_leaves_nothing(tmp_path, name):
-    with pytest.raises(ZeroDivisionError), row_output(tmp_path / name) as one:
-        one(b"{}")
-        raise ZeroDivisionError
+    def fail():
+        with row_output(tmp_path / name) as one:
+            one(b"{}")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 

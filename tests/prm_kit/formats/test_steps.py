@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from prm_kit.arrow import annotation_from, solutions_from
 from prm_kit.errors import InputError
-from prm_kit.formats.format import Row
+from prm_kit.formats.folding import Folded
+from prm_kit.formats.format import Judged, Row
 from prm_kit.formats.row_files import BadRow, rows_of_file
 from prm_kit.formats.step_blocks import read_blocks
-from prm_kit.formats.steps import REPEATED, StepsLayout, read_row
+from prm_kit.formats.step_columns import MAX_STEPS
+from prm_kit.formats.steps import REPEATED, StepsLayout, read_row, write_row
 
 ROW = {
     "id": "made-1",
@@ -270,3 +272,19 @@ def test_block_by_block_says_what_row_by_row_says(tmp_path_factory, rows, layout
 def test_the_place_names_a_row_without_id():
     reading = read_row(Row({"problem": "p", "steps": ["s"]}, "/a/b.jsonl", 7), StepsLayout())
     assert reading.items[0].solution.meta == {"row_id": "b.jsonl:7"}
+
+
+def test_a_solution_of_very_many_steps_is_read_like_any_other(tmp_path):
+    n = MAX_STEPS + 1
+    many = line(steps=[f"step {i}" for i in range(n)], labels=[0] * (n - 1) + [-1], first_error=n - 1)
+    items, _, _, _ = both(tmp_path, f"{many}\n{line()}")
+    assert [len(solution.spans) for solution, _ in items] == [n, 3]
+    assert items[0][1].first_error == n - 1
+
+
+def test_written_rows_read_back_as_the_same_records(tmp_path):
+    [(solution, annotation)], _, _, _ = both(tmp_path, line())
+    judged = Judged(solution, annotation, Folded(solution, annotation.values(3)))
+    again = read_row(Row(write_row([judged], PLAIN), "x", 1), PLAIN).items[0]
+    assert again.solution == solution
+    assert again.annotations == (annotation,)

@@ -29,9 +29,20 @@ def test_the_data_set_itself_judges_the_stated_answer(task):
     assert task.verify(problem, "The answer is: " + "9" * 5000) is None
 
 
-def test_a_checker_that_evaluates_answers_as_code_is_refused(task):
-    with pytest.raises(UsageError, match="evaluates answers as code"):
-        GymTask("spiral_matrix")
+def test_an_answer_of_several_lines_stands_in_tags(task):
+    problem = task.problems("test", 1, 0)[0]
+    assert task.verify(problem, f"<answer>1</answer> no:\n<answer>\n{problem.reference_answer}\n</answer>") is True
+
+
+def test_a_checker_that_evaluates_code_never_sees_any(task, tmp_path):
+    spiral = GymTask("spiral_matrix")
+    problem = spiral.problems("train", 1, 0)[0]
+    file = tmp_path / "touched"
+    for hostile in (f"open({str(file)!r}, 'w')", "[[0] * 9]", "9**9**9", "9* *9", "().__class__"):
+        assert spiral.verify(problem, f"<answer>{hostile}</answer>") is None
+    assert not file.exists()
+    assert spiral.verify(problem, f"<answer>{problem.reference_answer}</answer>") is True
+    assert spiral.verify(problem, "<answer>1 2</answer>") is False
 
 
 def test_an_unknown_data_set_names_the_nearest(task):

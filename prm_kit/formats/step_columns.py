@@ -1,0 +1,232 @@
+"""The regular rows among lines of step lists, as columns: parsed strictly by Arrow and checked without a Python loop.
+
+A row counts as regular only if `steps.read_row` would surely accept it; all others are left to it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from prm_kit.errors import InputError
+from prm_kit.formats.row_files import parse_object
+from prm_kit.formats.steps import StepsLayout, provenance
+
+Booleans = np.ndarray[Any, np.dtype[np.bool_]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
+
+MAX_STEPS = 1000
+"""A solution with more steps is not regular."""
+
+
+class Columns(NamedTuple):
+    """Rows that are regular: columns of the file, what their `meta` says, and the number of each in its block."""
+
+    table: pa.RecordBatch
+    meta: pa.RecordBatch
+    row: Integers
+
+    def where(self, keep: Booleans) -> Columns:
+        """Only the rows to keep."""
+        if keep.all():
+            return self
+        mask = pa.array(keep)
+        return Columns(self.table.filter(mask), self.meta.filter(mask), self.row[keep])
+
+
+_TABLE = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("license", pa.string()),
+        ("problem", pa.string()),
+        ("steps", pa.list_(pa.string())),
+        ("labels", pa.list_(pa.int8())),
+        ("first_error", pa.int32()),
+        ("final_answer", pa.string()),
+        ("reference_answer", pa.string()),
+        ("is_correct", pa.bool_()),
+    ]
+)
+
+_META = pa.schema([("rest", pa.string()), ("generator", pa.string()), ("human", pa.bool_()), ("branch", pa.int32())])
+
+_EMPTY = b"{"
+
+
+def regular_rows(lines: list[bytes], layout: StepsLayout) -> Columns:
+    """Parse the lines that need no second look. Arrow is strict: a wrong type or key fails the whole block.
+
+    Args:
+        lines: At least one line, without line ends.
+        layout: The options of the format.
+    """
+    heads, tails = _cut_meta(lines)
+    codes: dict[bytes, int] = {}
+    code = np.array([codes.setdefault(tail, len(codes)) for tail in tails], dtype=np.int64)
+    metas = pa.RecordBatch.from_pylist([_read_meta(tail, layout) for tail in codes], schema=_META)
+    body = b"}\n".join(heads) + b"}\n"
+    try:
+        body.decode("utf-8")
+        table = pj.read_json(
+            pa.BufferReader(body),
+            read_options=pj.ReadOptions(use_threads=False, block_size=len(body) + 1),
+            parse_options=pj.ParseOptions(explicit_schema=_TABLE, unexpected_field_behavior="error"),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        table = _TABLE.empty_table()
+    if len(table) != len(lines):
+        return Columns(empty(_TABLE), empty(_META), np.zeros(0, dtype=np.int64))
+    (batch,) = table.combine_chunks().to_batches()
+    rows = Columns(batch, metas.take(pa.array(code)), np.arange(len(lines)))
+    rows = rows.where(_is_complete(rows))
+    return rows.where(_agrees(rows))
+
+
+def _cut_meta(lines: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Cut `meta`, the last key, off each line; a line without it becomes an empty object.
+
+    The marker cannot stand inside a JSON string, where its quotes would be escaped.
+    """
+    marker = b', "meta": ' if b', "meta": ' in lines[0] else b',"meta":'
+    parts = [line.rpartition(marker) for line in lines]
+    heads, tails = [head for head, _, _ in parts], [tail for _, _, tail in parts]
+    if {head[:1] for head in heads} != {b"{"}:
+        heads = [head if head[:1] == b"{" else _EMPTY for head in heads]
+    return heads, tails
+
+
+def _read_meta(tail: bytes, layout: StepsLayout) -> dict[str, Any]:
+    """What a `meta` object says, and its text without the opening brace; `tail` has the line's closing brace too.
+
+    All null: not regular.
+    """
+    nothing = dict.fromkeys(_META.names)
+    tail = tail.rstrip()
+    if tail[-1:] != b"}":
+        return nothing
+    try:
+        text = tail[:-1].strip().decode("utf-8")
+        value = parse_object(text)
+        about = provenance(value, layout)
+    except (InputError, UnicodeDecodeError):
+        return nothing
+    if "row_id" in value or "\\ud" in text or "\\uD" in text:  # perhaps half a character
+        return nothing
+    if layout.split is not None:
+        text = json.dumps({"split": layout.split} | value, ensure_ascii=False)
+        value = {"split": layout.split}
+    rest = (", " + text[1:].lstrip()) if value else "}"
+    human = about.rater_kind == "human" if layout.rater_kind is None else False
+    return {"rest": rest, "generator": about.generator, "human": human, "branch": about.branch_step}
+
+
+def _is_complete(rows: Columns) -> Booleans:
+    """Rows that have every required value, plain ids, at least one step and as many labels as steps."""
+    table = rows.table
+    n_steps = lengths(table.column("steps"))
+    return cast(
+        Booleans,
+        as_mask(table.column("id").is_valid())
+        & ~_holds(table.column("id"), _is_escaped)
+        & as_mask(pc.not_equal(table.column("source"), ""), null=True)
+        & as_mask(table.column("problem").is_valid())
+        & as_mask(rows.meta.column("rest").is_valid())
+        & ~np.logical_or.reduce([_holds(table.column(name), _is_nul) for name in _TEXTS])
+        & (n_steps > 0)
+        & (n_steps <= MAX_STEPS)
+        & (n_steps == lengths(table.column("labels"))),
+    )
+
+
+def _agrees(rows: Columns) -> Booleans:
+    """Rows whose steps are text, whose labels are labels, and whose `first_error` and `branch_step` fit them."""
+    table = rows.table
+    keep = np.ones(len(table), dtype=bool)
+    if not len(table):
+        return keep
+    steps = table.column("steps")
+    n_steps = lengths(steps)
+    row = np.repeat(np.arange(len(table)), n_steps)
+    flat = steps.flatten()
+    values = table.column("labels").flatten().fill_null(0).to_numpy()
+    keep[row[~as_mask(flat.is_valid())]] = False
+    keep[row[_blank(flat)]] = False
+    keep[row[_holds(flat, _is_nul)]] = False
+    keep[row[(values < -1) | (values > 1)]] = False
+    errors = np.flatnonzero(values == -1)[::-1]
+    found = np.full(len(table), -1)
+    found[row[errors]] = errors - first_steps(n_steps)[row[errors]]  # backwards: the first one stays
+    declared = table.column("first_error")
+    keep &= declared.fill_null(-1).to_numpy() == found
+    keep &= as_mask(pc.greater_equal(declared, 0), null=True)
+    keep &= rows.meta.column("branch").to_numpy() < n_steps
+    return keep
+
+
+_TEXTS = ("source", "license", "problem", "final_answer", "reference_answer")
+
+
+_ESCAPED = np.zeros(256, dtype=bool)
+_ESCAPED[[*range(0x20), ord('"'), ord("\\")]] = True
+"""What JSON text cannot hold as it is."""
+
+
+def _holds(column: pa.Array, wanted: Callable[[Bytes], Booleans]) -> Booleans:
+    """Which texts hold one of some rare ASCII characters."""
+    held = np.zeros(len(column), dtype=bool)
+    found = np.flatnonzero(wanted(np.frombuffer(column.buffers()[2] or b"", dtype=np.uint8)))
+    if len(found):
+        at = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset :][: len(column) + 1]
+        places = np.searchsorted(at, found, side="right") - 1
+        held[places[(places >= 0) & (places < len(column))]] = True
+    return held
+
+
+def _is_nul(data: Bytes) -> Booleans:
+    return cast(Booleans, data == 0)
+
+
+def _is_escaped(data: Bytes) -> Booleans:
+    return cast(Booleans, _ESCAPED[data])
+
+
+def _blank(flat: pa.Array) -> Integers:
+    """Positions of the steps that are white space only."""
+    at = np.frombuffer(flat.buffers()[1], dtype=np.int32)[flat.offset :][: len(flat) + 1]
+    data = np.append(np.frombuffer(flat.buffers()[2] or b"", dtype=np.uint8), np.uint8(32))
+    suspects = np.flatnonzero(_MAY_BEGIN_SPACE[data[at[:-1]]] | (np.diff(at) == 0))
+    blank = [position for position in suspects.tolist() if not (flat[position].as_py() or "").strip()]
+    return np.array(blank, dtype=np.int64)
+
+
+_MAY_BEGIN_SPACE = np.zeros(256, dtype=bool)
+_MAY_BEGIN_SPACE[[*range(0x21), 0xC2, 0xE1, 0xE2, 0xE3]] = True
+"""First bytes of every character that Python calls white space, in UTF-8."""
+
+
+def first_steps(n_steps: Integers) -> Integers:
+    """The position of each row's first step among all steps."""
+    return np.cumsum(n_steps, dtype=np.int64) - n_steps
+
+
+def lengths(lists: pa.ListArray) -> Integers:
+    """The length of each list, -1 for null."""
+    return cast(Integers, pc.list_value_length(lists).fill_null(-1).to_numpy())
+
+
+def as_mask(column: pa.Array, null: bool = False) -> Booleans:
+    """A column of booleans as an array, with `null` where it is null."""
+    return cast(Booleans, column.fill_null(null).to_numpy(zero_copy_only=False))
+
+
+def empty(schema: pa.Schema) -> pa.RecordBatch:
+    """No rows of a schema."""
+    return pa.RecordBatch.from_pylist([], schema=schema)
