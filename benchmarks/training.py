@@ -41,7 +41,8 @@ def write_data(folder: Path) -> None:
                 prompt.append(f"{'add' if plus else 'subtract'} {other}")
                 wrong = source.choice([0, 0, 0, 1, -10])
                 result = value + (other if plus else -other) + wrong
-                steps.append(f"Step {step}: {value} {'+' if plus else '-'} {other} = {result}.")
+                claim = f"{value} {'+' if plus else '-'} {other} = {result}"
+                steps.append(f"Step {step}: {claim}, so now we have {result}.")
                 labels.append(-1 if wrong else source.choice([0, 1, 1, 1]))
                 value = result
             row = {"prompt": ", ".join(prompt) + ".\n", "steps": steps, "labels": labels}
@@ -148,7 +149,7 @@ def arm_plain(folder: Path) -> dict:
 def arm_trl(folder: Path, precision: str) -> dict:
     """Runs in TRL's own environment: nothing of prm-kit is imported."""
     from datasets import Dataset
-    from transformers import AutoModelForTokenClassification, AutoTokenizer
+    from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast
     from trl.experimental.prm import PRMConfig, PRMTrainer
 
     rows = [
@@ -171,7 +172,7 @@ def arm_trl(folder: Path, precision: str) -> dict:
                 report_to=[],
                 disable_tqdm=True,
             ),
-            processing_class=AutoTokenizer.from_pretrained(folder / "model"),
+            processing_class=PreTrainedTokenizerFast.from_pretrained(folder / "model"),
             train_dataset=Dataset.from_list(rows),
         )
         collate, counts = trainer.data_collator, [0, 0]
@@ -197,9 +198,9 @@ def arm_trl(folder: Path, precision: str) -> dict:
 
 
 def tokenised(folder: Path) -> list[tuple[list[int], list[int]]]:
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast  # AutoTokenizer would go by the model type, not by the file
 
-    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "model")
     mark = tokenizer.convert_tokens_to_ids(MARK)
     examples = []
     for row in read_rows(folder):
@@ -263,6 +264,8 @@ def main() -> None:
                     for arm in order
                 }
             )
+    if len({one[arm]["tokens_per_row"] for one in rounds for arm in chosen}) > 1:
+        sys.exit(f"the arms were not given the same tokens: {rounds}")
     base = "TRL float32" if asked.trl_python else "plain loop"
     table = {}
     for arm in chosen:

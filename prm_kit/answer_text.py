@@ -52,6 +52,8 @@ def _answer_in(text: str) -> str | None:
         if match["letter"] and text[match.end() :].strip():
             continue  # "A: ..." in the middle is an option of a list, not an answer
         stated = _cleaned(next(group for group in match.groups() if group is not None))
+        while inner := _STATED.match(stated.removeprefix("The ").removeprefix("final ")):  # "Answer: The answer is 5"
+            stated = _cleaned(next(group for group in inner.groups() if group is not None))
         last = stated or last
     return last
 

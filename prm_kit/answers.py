@@ -29,6 +29,11 @@ MAX_CHARACTERS = 2000
 _CACHE_SIZE = 10_000
 
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*|\([^\W\d_]\)")
+_SPELT = re.compile(  # words that may say a number, and letters that may stand for one
+    r"\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty|hundred|thousand|million|half"
+    r"|third|quarter|zero|none|no|nothing|infinit\w*|pi|e|i)\b|^\w$|[\u4e00-\u9fff]",
+    re.IGNORECASE,
+)
 _FREE_WORD = re.compile(
     r"(?<![\\A-Za-z])(?!(?:a?(?:sin|cos|tan|sec|csc|cot)h?|arc(?:sin|cos|tan)|sqrt|log|exp|mod|max|min|gcd|lcm|det|and)"
     r"(?![A-Za-z]))[^\W\d_]{3,}"
@@ -122,7 +127,9 @@ class AnswerChecker:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        verdict = _cheap_verdict(answer, reference) or self._ask(plain_text(answer), plain_text(reference))
+        verdict = _cheap_verdict(answer, reference) or self._ask(
+            plain_text(answer).replace("°", r"^{\circ}"), plain_text(reference).replace("°", r"^{\circ}")
+        )
         if verdict.reason not in ("timeout", "crashed"):  # those may go otherwise on a less busy machine
             with self._lock:
                 self._cache[key] = verdict
@@ -159,9 +166,12 @@ def _cheap_verdict(answer: str, reference: str) -> Verdict | None:
         if same is None:
             return Verdict(None, "unparsed")
         return Verdict(True, "numeric") if same else Verdict(False, "different")
-    if _WORDS.fullmatch(a) and _WORDS.fullmatch(b):
+    words_a, words_b = _WORDS.fullmatch(a), _WORDS.fullmatch(b)
+    if words_a and words_b:
         same = a.strip("()").casefold() == b.strip("()").casefold()
         return Verdict(True, "exact") if same else Verdict(False, "different")
+    if (words_a and quantity_b and not _SPELT.search(a)) or (words_b and quantity_a and not _SPELT.search(b)):
+        return Verdict(False, "different")
     if _BASE.findall(a) != _BASE.findall(b) and _BASE.search(a) and _BASE.search(b):
         return Verdict(False, "different")  # math-verify drops the base of a number
     if any(_FREE_WORD.search(_ENVIRONMENT.sub("", text)) for text in (a, b)):

@@ -38,7 +38,10 @@ _NOT_UNITS = frozenset(("pi", "inf", "infinity", "sqrt", "sin", "cos", "tan", "l
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SYMBOLS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "÷": "/", "，": ",", "⁄": "/", "∶": ":", "。": "."})
 _LATEX = (
-    (re.compile(r"\\(?:left|right|displaystyle|[bB]igg?[lr]?)(?![A-Za-z])|\\[!,;: ]|\\q?quad(?![A-Za-z])|~"), " "),
+    (
+        re.compile(r"\\(?:left|right|displaystyle|[bB]igg?[lr]?)(?![A-Za-z])|(?<!\\)\\[!,;: ]|\\q?quad(?![A-Za-z])|~"),
+        " ",
+    ),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:text|mathrm|textrm|mbox|operatorname|textbf|mathbf|rm)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\([%$#&])"), r"\1"),
@@ -55,7 +58,8 @@ _QUANTITY = re.compile(
     rf"(?P<sign>[-+]?)\s*(?P<money>[$£€¥]?)\s*(?P<sign2>-?)\s*"
     rf"(?:(?P<fraction>(?:(?P<whole>[0-9]+)\s+|(?P<whole2>[0-9]+)\s*(?=\\frac))?{_FRACTION})"
     rf"|(?P<number>{_NUMBER})(?:\s*(?:[eE]\s*(?P<e>[-+]?[0-9]+)|\*\s*10\s*\^\s*\{{?\s*(?P<ten>[-+]?[0-9]+)\s*\}}?))?)"
-    r"(?:\s*(?P<percent>%|percent\b))?(?P<gap>\s*)(?P<unit>°\s?[CF]?|[^\W\d_]+(?:[ /][^\W\d_]+){0,3}\.?)?"
+    r"(?:\s*(?P<percent>%|percent\b))?(?P<gap>\s*)"
+    r"(?P<unit>°\s?[CF]?|[^\W\d_]+(?:[ /][^\W\d_]+){0,3}\.?(?:\s?\^\s?\{?[23]\}?)?)?"
 )
 
 

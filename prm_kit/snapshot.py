@@ -239,8 +239,11 @@ class Snapshot:
 
     def solution_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The solutions in order, a few thousand rows at a time."""
-        with pq.ParquetFile(self.path / "solutions.parquet") as file:
-            yield from file.iter_batches(READ_ROWS, columns=list(columns) if columns else None, use_threads=False)
+        return self._batches("solutions.parquet", columns)
+
+    def annotation_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The annotations in order, a few thousand rows at a time."""
+        return self._batches("annotations.parquet", columns)
 
     def iter_solutions(self) -> Iterator[Solution]:
         """The solutions in order, as records.
@@ -250,6 +253,10 @@ class Snapshot:
         """
         for batch in self.solution_batches():
             yield from solutions_from(batch)
+
+    def _batches(self, name: str, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(self.path / name) as file:
+            yield from file.iter_batches(READ_ROWS, columns=list(columns) if columns else None, use_threads=False)
 
 
 _COUNTS = (

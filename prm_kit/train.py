@@ -170,11 +170,11 @@ class _Run:
             except InterruptedSafelyError:
                 self.state.save(random=random)
                 raise
-        self.state.save()
         self.seconds = {
             "wall": round(time.perf_counter() - clocks[0], 3),
             "cpu": round(time.process_time() - clocks[1], 3),
         }
+        self.state.save()
 
     def finish(self, interruption: Interruption) -> dict[str, Any]:
         """Take the best weights, measure them on training data too, save the checkpoint, and sum up."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from prm_kit.alignment import Aligned, align, taken
 from prm_kit.arrow import (
     ANNOTATIONS,
     SOLUTIONS,
@@ -25,20 +26,50 @@ from prm_kit.ledger import Ledger
 from prm_kit.records import RATER_KINDS, Labelled, Solution
 from prm_kit.snapshot import READ_ROWS, Snapshot
 
-Places = np.ndarray[Any, np.dtype[np.integer[Any]]]
-Booleans = np.ndarray[Any, np.dtype[np.bool_]]
+
+class Part(Protocol):
+    """What a view is made of: a snapshot, or what a ledger held at one moment."""
+
+    def solutions(self) -> pl.LazyFrame:
+        """Columns of `arrow.SOLUTIONS`."""
+        ...
+
+    def annotations(self) -> pl.LazyFrame:
+        """Columns of `arrow.ANNOTATIONS`."""
+        ...
+
+    def solution_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The solutions, streamed."""
+        ...
+
+    def annotation_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The annotations, streamed."""
+        ...
 
 
-class Aligned(NamedTuple):
-    """Rows that belong together.
+class LedgerPart:
+    """The current annotations of a ledger and its solutions, read once."""
 
-    Attributes:
-        solutions: Rows of `arrow.SOLUTIONS`.
-        annotations: As many rows of `arrow.ANNOTATIONS`; all null where a solution has no annotation.
-    """
+    def __init__(self, ledger: Ledger) -> None:
+        # Annotations first: whatever is appended meanwhile, their solutions are there.
+        self._annotations = _table(ledger.current(), annotations_batch, ANNOTATIONS)
+        self._solutions = _table(ledger.solutions(), solutions_batch, SOLUTIONS)
 
-    solutions: pa.RecordBatch
-    annotations: pa.RecordBatch
+    def solutions(self) -> pl.LazyFrame:
+        """Columns of `arrow.SOLUTIONS`."""
+        return pl.LazyFrame(pl.from_arrow(self._solutions))
+
+    def annotations(self) -> pl.LazyFrame:
+        """Columns of `arrow.ANNOTATIONS`."""
+        return pl.LazyFrame(pl.from_arrow(self._annotations))
+
+    def solution_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The solutions."""
+        return iter((self._solutions.select(columns) if columns else self._solutions).to_batches())
+
+    def annotation_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The annotations."""
+        return iter((self._annotations.select(columns) if columns else self._annotations).to_batches())
 
 
 class View:
@@ -60,11 +91,11 @@ class View:
 
     def solutions(self) -> pl.LazyFrame:
         """Columns of `arrow.SOLUTIONS`, each id once."""
-        return self._distinct([snapshot.solutions() for snapshot in self.snapshots], self._ledger_solutions())
+        return _distinct([part.solutions() for part in self._parts()])
 
     def annotations(self) -> pl.LazyFrame:
         """Columns of `arrow.ANNOTATIONS`, each id once, superseded ones left out."""
-        return self._distinct([snapshot.annotations() for snapshot in self.snapshots], self._ledger_annotations())
+        return _distinct([part.annotations() for part in self._parts()])
 
     def iter_solutions(self) -> Iterator[Solution]:
         """Every solution once, in the order of the snapshots and then of the ledger.
@@ -72,12 +103,13 @@ class View:
         Raises:
             InputError: A stored id does not fit its content.
         """
-        wanted = self._places(None)["place"].to_numpy()
+        parts = self._parts()
+        wanted = _places(parts, None)["place"].to_numpy()
         start = 0
-        for batch in self._solution_batches():
-            here = np.flatnonzero(np.isin(np.arange(start, start + len(batch)), wanted))
+        for batch in _solution_batches(parts):
+            here = wanted[slice(*np.searchsorted(wanted, (start, start + len(batch))))]
+            yield from solutions_from(taken(batch, here - start))
             start += len(batch)
-            yield from solutions_from(_taken(batch, here))
 
     def labelled(
         self,
@@ -111,7 +143,7 @@ class View:
     ) -> Iterator[Aligned]:
         """Solutions and annotations side by side, in batches of a few thousand rows, streamed.
 
-        Memory: the annotations asked for and every id; the solutions' text is read batch by batch.
+        Memory: every id, and the annotations that do not stand in the order of their solutions.
 
         Args:
             rater_kinds: As in `labelled`.
@@ -123,29 +155,18 @@ class View:
         Raises:
             UsageError: As in `labelled`.
         """
-        places = self._places(sources)
-        chosen = _chosen(self.annotations(), rater_kinds, rater_names, columns)
-        chosen = chosen.join(places, left_on="solution_id", right_on="id", how="inner", maintain_order="left")
-        chosen = chosen.sort("place", maintain_order=True)
-        table = chosen.select(columns).to_arrow().cast(pa.schema([ANNOTATIONS.field(name) for name in columns]))
-        table = table.combine_chunks()
-        first_of_place = chosen["place"].to_numpy()
-        wanted = places["place"].to_numpy()
-        start = 0
-        for batch in self._solution_batches():
-            here = np.arange(start, start + len(batch))
-            start += len(batch)
-            low, high = np.searchsorted(first_of_place, here), np.searchsorted(first_of_place, here, side="right")
-            counts = high - low
-            if unlabelled:
-                counts = np.maximum(counts, np.isin(here, wanted))
-            take = np.repeat(np.arange(len(batch)), counts)
-            if not len(take):
-                continue
-            nth = np.arange(len(take)) - np.repeat(np.cumsum(counts) - counts, counts)
-            rows = np.repeat(low, counts) + nth
-            missing = rows >= np.repeat(high, counts)
-            yield Aligned(_taken(batch, take), _taken(table, rows, missing))
+        parts = self._parts()
+        places = _places(parts, sources)
+        index = _index(parts, rater_kinds, rater_names).join(
+            places.select("id", "place"), left_on="solution_id", right_on="id", how="inner", maintain_order="left"
+        )
+        return align(
+            _solution_batches(parts),
+            lambda: chain.from_iterable(part.annotation_batches(columns) for part in parts),
+            index["at"].to_numpy().astype(np.int64),
+            index["place"].to_numpy().astype(np.int64),
+            places["place"].to_numpy() if unlabelled else np.zeros(0, dtype=np.int64),
+        )
 
     def raters(self) -> pl.DataFrame:
         """One row a rater: rater_kind, rater_name, annotations, labels, and the number of -1, 0, 1 and null labels."""
@@ -160,41 +181,11 @@ class View:
             .collect(engine="streaming")
         )
 
-    def _solution_batches(self) -> Iterator[pa.RecordBatch]:
-        for snapshot in self.snapshots:
-            yield from snapshot.solution_batches()
-        if self.ledger is not None:
-            solutions = self.ledger.solutions()
-            while held := list(islice(solutions, READ_ROWS)):
-                yield solutions_batch(held)
-
-    def _places(self, sources: Sequence[str] | None) -> pl.DataFrame:
-        """Id, source and place (number among all solution rows) of the solutions that count."""
-        frames = [
-            snapshot.solutions().select("id", "source").collect(engine="streaming") for snapshot in self.snapshots
-        ]
-        if self.ledger is not None:
-            frames.append(_frame(self.ledger.solutions(), solutions_batch, SOLUTIONS).select("id", "source").collect())
-        if not frames:
+    def _parts(self) -> list[Part]:
+        parts: list[Part] = [*self.snapshots, *([] if self.ledger is None else [LedgerPart(self.ledger)])]
+        if not parts:
             raise UsageError("a view needs at least one snapshot or a ledger")
-        places = pl.concat(frames).with_row_index("place")
-        if len(frames) > 1:
-            places = places.unique("id", keep="first", maintain_order=True)
-        return places if sources is None else places.filter(_is_one_of("source", sources, places["source"].unique()))
-
-    def _ledger_solutions(self) -> pl.LazyFrame | None:
-        return None if self.ledger is None else _frame(self.ledger.solutions(), solutions_batch, SOLUTIONS)
-
-    def _ledger_annotations(self) -> pl.LazyFrame | None:
-        return None if self.ledger is None else _frame(self.ledger.current(), annotations_batch, ANNOTATIONS)
-
-    def _distinct(self, frames: list[pl.LazyFrame], last: pl.LazyFrame | None) -> pl.LazyFrame:
-        every = [*frames, *([] if last is None else [last])]
-        if not every:
-            raise UsageError("a view needs at least one snapshot or a ledger")
-        if len(every) == 1:
-            return every[0]
-        return pl.concat(every).unique("id", keep="first", maintain_order=True)
+        return parts
 
 
 def split_by_problem(
@@ -245,22 +236,41 @@ def _side(text: str, fractions: Mapping[str, float], seed: int) -> str:
     return [side for side, share in fractions.items() if share > 0][-1]
 
 
-def _chosen(
-    annotations: pl.LazyFrame,
-    rater_kinds: Sequence[str] | None,
-    rater_names: Sequence[str] | None,
-    columns: Sequence[str],
-) -> pl.DataFrame:
+def _distinct(frames: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
+    """Each id once, the first of it. (Within a part it is distinct.)"""
+    return frames[0] if len(frames) == 1 else pl.concat(frames).unique("id", keep="first", maintain_order=True)
+
+
+def _solution_batches(parts: Sequence[Part]) -> Iterator[pa.RecordBatch]:
+    return chain.from_iterable(part.solution_batches() for part in parts)
+
+
+def _places(parts: Sequence[Part], sources: Sequence[str] | None) -> pl.DataFrame:
+    """Id and place (number among all solution rows) of the solutions that count, in order."""
+    columns = ["id"] if sources is None else ["id", "source"]
+    frames = [part.solutions().select(columns).collect(engine="streaming") for part in parts]
+    places = pl.concat(frames).with_row_index("place")
+    if len(frames) > 1:
+        places = places.unique("id", keep="first", maintain_order=True)
+    return places if sources is None else places.filter(_is_one_of("source", sources, places["source"].unique()))
+
+
+def _index(parts: Sequence[Part], rater_kinds: Sequence[str] | None, rater_names: Sequence[str] | None) -> pl.DataFrame:
+    """Number (among all annotation rows) and solution_id of the annotations by such raters, in order."""
     for kind in rater_kinds or ():
         if kind not in RATER_KINDS:
             raise unknown_name("rater kind", kind, RATER_KINDS)
+    columns = ["solution_id", *(["rater_kind"] if rater_kinds is not None else [])]
+    columns += [*(["rater_name"] if rater_names is not None else []), *(["id"] if len(parts) > 1 else [])]
+    frames = [part.annotations().select(columns).collect(engine="streaming") for part in parts]
+    index = pl.concat(frames).with_row_index("at")
+    if len(parts) > 1:
+        index = index.unique("id", keep="first", maintain_order=True)
     if rater_kinds is not None:
-        annotations = annotations.filter(pl.col("rater_kind").is_in(list(rater_kinds)))
-    needed = [*columns, *({"solution_id", "rater_name"} - set(columns))]
-    frame = annotations.select(needed).collect(engine="streaming")
-    if rater_names is None:
-        return frame
-    return frame.filter(_is_one_of("rater_name", rater_names, frame["rater_name"].unique()))
+        index = index.filter(pl.col("rater_kind").is_in(list(rater_kinds)))
+    if rater_names is not None:
+        index = index.filter(_is_one_of("rater_name", rater_names, index["rater_name"].unique()))
+    return index.select("at", "solution_id")
 
 
 def _is_one_of(column: str, wanted: Sequence[str], there: pl.Series) -> pl.Expr:
@@ -271,20 +281,8 @@ def _is_one_of(column: str, wanted: Sequence[str], there: pl.Series) -> pl.Expr:
     return pl.col(column).is_in(list(wanted))
 
 
-def _frame(
-    records: Iterator[Any], batch_of: Callable[[Sequence[Any]], pa.RecordBatch], schema: pa.Schema
-) -> pl.LazyFrame:
+def _table(records: Iterator[Any], batch_of: Callable[[Sequence[Any]], pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     batches = []
     while held := list(islice(records, READ_ROWS)):
         batches.append(batch_of(held))
-    return pl.LazyFrame(pl.from_arrow(pa.Table.from_batches(batches, schema)))
-
-
-def _taken(rows: pa.RecordBatch | pa.Table, which: Places, missing: Booleans | None = None) -> pa.RecordBatch:
-    """The rows `which`, null where `missing`; not copied where they lie together."""
-    together = len(which) and which[-1] - which[0] == len(which) - 1 and (np.diff(which) == 1).all()
-    if together and (missing is None or not missing.any()):
-        part = rows.slice(which[0], len(which))
-    else:
-        part = rows.take(pa.array(which, mask=missing))
-    return part if isinstance(part, pa.RecordBatch) else part.combine_chunks().to_batches()[0]
+    return pa.Table.from_batches(batches, schema)

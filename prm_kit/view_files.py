@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prm_kit.alignment import Aligned
 from prm_kit.arrow import SOLUTIONS, step_texts
 from prm_kit.files import whole_directory, whole_file
 from prm_kit.records import annotation_to_json, solution_to_json
-from prm_kit.view import Aligned, View
+from prm_kit.view import View
 
 _RATER = ("rater_kind", "rater_name", "rater_version")
 

@@ -262,7 +262,7 @@ def tidy(row):
     return row | {"steps": steps, "labels": given, "first_error": first}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(messy_rows, st.booleans()), max_size=5), layouts, st.booleans())
 def test_block_by_block_says_what_row_by_row_says(tmp_path_factory, rows, layout, ascii):
     lines = [json.dumps(tidy(row) if make_tidy else row, ensure_ascii=ascii) for row, make_tidy in rows]
