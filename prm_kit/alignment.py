@@ -34,6 +34,7 @@ def align(
     at: Integers,
     place: Integers,
     alone: Integers,
+    schema: pa.Schema,
 ) -> Iterator[Aligned]:
     """Bring annotations to their solutions, in the order of the solutions, then of the annotations.
 
@@ -43,6 +44,7 @@ def align(
         at: Row numbers of the annotations wanted, increasing.
         place: For each the row number of its solution.
         alone: Row numbers, increasing, of solutions that are given (with a null annotation) if they have none.
+        schema: The columns of the annotations.
     """
     late = place < np.maximum.accumulate(place) if len(place) else np.zeros(0, dtype=bool)
     late_at, late_place = at[late], place[late]
@@ -62,9 +64,9 @@ def align(
             found += held.take(pa.array(which)).to_batches()
             where = np.append(where, late_place[late_low:late_high])
             number = np.append(number, late_at[which])
-        lonely = np.setdiff1d(alone[slice(*np.searchsorted(alone, (start, end)))], where, assume_unique=False)
+        lonely = np.setdiff1d(alone[slice(*np.searchsorted(alone, (start, end)))], where)
         if len(where) + len(lonely):
-            yield _side_by_side(batch, found, where - start, number, lonely - start, rows.schema)
+            yield _side_by_side(batch, found, where - start, number, lonely - start, schema)
         start = end
 
 
@@ -75,7 +77,6 @@ class Rows:
         self._batches = batches
         self._batch: pa.RecordBatch | None = next(batches, None)
         self._start = 0
-        self.schema = None if self._batch is None else self._batch.schema
 
     def take(self, numbers: Integers) -> list[pa.RecordBatch]:
         """The rows of these numbers, which increase and are not below those asked for before."""
@@ -111,7 +112,7 @@ def _side_by_side(
     where: Integers,
     number: Integers,
     lonely: Integers,
-    schema: pa.Schema | None,
+    schema: pa.Schema,
 ) -> Aligned:
     """Order one batch: `where` is the row in `solutions` of each annotation, `number` its own number."""
     every = np.append(where, lonely)

@@ -166,6 +166,7 @@ class View:
             index["at"].to_numpy().astype(np.int64),
             index["place"].to_numpy().astype(np.int64),
             places["place"].to_numpy() if unlabelled else np.zeros(0, dtype=np.int64),
+            pa.schema([ANNOTATIONS.field(name) for name in columns]),
         )
 
     def raters(self) -> pl.DataFrame:
@@ -237,7 +238,7 @@ def _side(text: str, fractions: Mapping[str, float], seed: int) -> str:
 
 
 def _distinct(frames: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
-    """Each id once, the first of it. (Within a part it is distinct.)"""
+    """Each id once, the first of it; within a part it is distinct already."""
     return frames[0] if len(frames) == 1 else pl.concat(frames).unique("id", keep="first", maintain_order=True)
 
 
