@@ -66,18 +66,24 @@ def label_into(
     """Let a labeller label every solution that it has not labelled yet; commit batch by batch.
 
     Returns:
-        Counts, and the labeller's report beside the labels that the snapshots already hold.
+        Counts, and the labeller's report: coverage, and precision and recall where the snapshots hold human labels.
     """
     from labeling.rule_report import rule_report
+    from prm_kit.view import View
 
     done = {a.solution_id for a in ledger.current() if a.rater == labeler.rater}
     todo: Iterator[Solution] = (solution for solution in solutions if solution.id not in done)
-    already, made = len(done), 0
-    annotations: list[Annotation] = []
-    while batch := list(islice(todo, BATCH)):
-        new = list(labeler.label(batch))
-        ledger.append(new, batch)
-        annotations += new
-        made += len(new)
-        progress(f"label {labeler.rater.name}", already + made, None, "")
-    return {"already_labelled": already, "labelled": made, **rule_report(annotations)}
+    made = 0
+
+    def labelled() -> Iterator[Annotation]:
+        nonlocal made
+        while batch := list(islice(todo, BATCH)):
+            new = list(labeler.label(batch))
+            ledger.append(new, batch)
+            made += len(new)
+            progress(f"label {labeler.rater.name}", len(done) + made, None, "")
+            yield from new
+
+    people = (pair.annotation for pair in View(snapshots).labelled(rater_kinds=["human"]))
+    report = rule_report(labelled(), people)
+    return {"already_labelled": len(done), "labelled": made, **report}

@@ -83,7 +83,7 @@ def token_counter(tokenizer: str | None) -> Callable[[str], int] | None:
     """A function that counts the tokens of a text, or None without a tokenizer."""
     if tokenizer is None:
         return None
-    from transformers import AutoTokenizer
+    from prm_kit.backbone import load_tokenizer
 
-    loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    loaded = load_tokenizer(tokenizer)
     return lambda text: len(loaded.encode(text, add_special_tokens=False))

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from prm_kit.backbone import load_tokenizer
 from prm_kit.encode import PromptTemplate, default_reading
 from prm_kit.engines.engine import Rollout
 from prm_kit.errors import InputError, UsageError
@@ -63,7 +64,7 @@ class Policy:
         """
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False)
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            tokenizer = load_tokenizer(path)
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: no causal language model can be loaded from it: {error}") from None
         model.to(device)
