@@ -19,7 +19,7 @@ class QuickstartSettings(Settings):
         seed: Of problems, weights, order of the data and samples.
         demonstrations: Solutions, half of them wrong, that the policy learns to imitate.
         policy_learning_rate: Peak, of the policy.
-        batch_tokens: Tokens of an update of any of the three models.
+        batch_tokens: Tokens of an update of any of the three models: small updates, and many, learn fastest here.
         train_problems: Problems whose sampled solutions the PRM and the ORM are trained on.
         train_samples: Samples of each of them.
         dev_problems: Problems on which weights and thresholds are chosen.
@@ -31,14 +31,14 @@ class QuickstartSettings(Settings):
     """
 
     seed: int = Field(0, ge=0)
-    demonstrations: Positive = 28_800
-    policy_learning_rate: Rate = 5e-3
-    batch_tokens: Positive = 3_328
+    demonstrations: Positive = 16_000
+    policy_learning_rate: Rate = 3e-3
+    batch_tokens: Positive = 832
     train_problems: Positive = 4_000
     train_samples: Positive = 2
     dev_problems: Positive = 100
     test_problems: Positive = 300
     samples: Positive = 8
     max_new_tokens: Positive = 100
-    prm_epochs: Positive = 3
+    prm_epochs: Positive = 6
     prm_learning_rate: Rate = 2e-3

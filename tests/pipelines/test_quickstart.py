@@ -53,7 +53,7 @@ def _demonstrating_engine():
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("quickstart")
     told = []
-    summary = run_quickstart(out, 3, lambda stage, done, total: told.append((stage, done, total)), SMALL)
+    summary = run_quickstart(out, 3, lambda stage, done, total, *_: told.append((stage, done, total)), SMALL)
     return out, summary, told
 
 
@@ -107,8 +107,8 @@ def test_a_finished_run_is_not_redone_and_another_seed_needs_another_folder(run)
 def test_a_stopped_run_goes_on_and_gives_the_same_figures(run, tmp_path):
     _, summary, _ = run
 
-    def stop(stage, done, total):
-        if stage == "orm":
+    def stop(stage, done, total, *_):
+        if stage == "models":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
