@@ -68,7 +68,8 @@ def solutions(source: random.Random, problems: int, per_problem: int, *, shared:
         start, times = source.randint(10, 99), source.randint(2, 9)
         problem = (
             f"{who} has {start} {what} in a box at home. Every day {who} buys some more and gives some to a friend, "
-            f"and on the last day counts {times} times what was left. How many {what} are there in the end? Show each step."
+            f"and on the last day counts {times} times what was left. How many {what} are there in the end? "
+            "Show each step."
         )
         trunk: list[str] = []
         for _ in range(per_problem):

@@ -34,7 +34,9 @@ class Output:
         """Console for people: standard output, or standard error when a program reads standard output."""
         from rich.console import Console
 
-        return Console(stderr=self.as_json, highlight=False)
+        console = Console(stderr=self.as_json, highlight=False)
+        # A file or a pipe has no width; tables in it need not be squeezed into the default of 80.
+        return console if console.is_terminal else Console(stderr=self.as_json, highlight=False, width=140)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

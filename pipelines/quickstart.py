@@ -53,19 +53,20 @@ def command(
     output = Output(as_json)
     with output.progress() as progress:
         summary = run_quickstart(out, seed, progress)
-    if not as_json:
-        from prm_kit.report import print_tables
-
-        print_tables(json.loads((out / "evaluation.json").read_text(encoding="utf-8")), output.console)
-        before, after = summary["prm"]["before"], summary["prm"]["after"]
-        for when, figure in (("before", before), ("after", after)):
-            output.say(
-                f"{figure['metric']} {when} training: {figure['value']:.3f} "
-                f"({figure['low']:.3f} to {figure['high']:.3f}, n = {figure['n']})"
-            )
-        output.say(f"these are figures of {summary['figures_are_of']}")
-        output.say(f"report: {out / 'report.html'}")
+    for line in () if as_json else told(summary):
+        output.say(line)
     output.summary(out / "summary.json")
+
+
+def told(summary: dict[str, Any]) -> list[str]:
+    """The summary in a few lines; the whole evaluation is in the report."""
+    figures = {"PRM after training": summary["prm"]["after"], "PRM before training": summary["prm"]["before"]}
+    lines = [f"{figures['PRM after training']['metric']} on unseen problems:"]
+    lines += [
+        f"  {name:28} {figure['value']:.3f}   (95 %: {figure['low']:.3f} to {figure['high']:.3f})"
+        for name, figure in (figures | summary["baselines"]).items()
+    ]
+    return [*lines, f"These are figures of {summary['figures_are_of']}.", "All tables and figures: report.html"]
 
 
 def run_quickstart(

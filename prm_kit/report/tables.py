@@ -344,9 +344,9 @@ def _print_table(table: Table, console: Console) -> None:
         title=Text(visible(table.title), style="bold"), caption=Text(visible(table.note)), title_justify="left"
     )
     drawn.caption_justify = "left"
-    drawn.add_column("scorer")
+    drawn.add_column("scorer", overflow="fold")
     for heading, _ in table.columns:
-        drawn.add_column(Text(visible(heading)), justify="right")
+        drawn.add_column(Text(visible(heading)), justify="right", overflow="fold")
     for row in table.rows:
         cells = [Text.assemble(cell.text, (f"\n{cell.interval}" if cell.interval else "", "dim")) for cell in row.cells]
         drawn.add_row(Text(visible(row.name), style="dim" if row.is_baseline else "bold"), *cells)
