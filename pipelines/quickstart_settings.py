@@ -31,14 +31,14 @@ class QuickstartSettings(Settings):
     """
 
     seed: int = Field(0, ge=0)
-    demonstrations: Positive = 16_000
-    policy_learning_rate: Rate = 3e-3
-    batch_tokens: Positive = 832
+    demonstrations: Positive = 12_000
+    policy_learning_rate: Rate = 2e-3
+    batch_tokens: Positive = 416
     train_problems: Positive = 4_000
     train_samples: Positive = 2
     dev_problems: Positive = 100
     test_problems: Positive = 300
     samples: Positive = 8
     max_new_tokens: Positive = 100
-    prm_epochs: Positive = 6
-    prm_learning_rate: Rate = 2e-3
+    prm_epochs: Positive = 3
+    prm_learning_rate: Rate = 8e-4

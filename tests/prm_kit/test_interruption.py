@@ -7,6 +7,14 @@ import pytest
 from prm_kit.interruption import InterruptedSafelyError, Interruption
 
 
+@pytest.fixture(autouse=True)
+def _python_handles_sigint():
+    """A shell starts background jobs with SIGINT ignored, and the tests may run in one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_the_first_signal_only_asks_and_the_second_acts():
     with Interruption() as interruption:
         interruption.check()
