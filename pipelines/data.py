@@ -48,12 +48,13 @@ def labelled_solutions(
     Raises:
         InputError: There is none.
     """
-    from prm_kit.ledger import Ledger
-    from prm_kit.snapshot import Snapshot
     from prm_kit.view import View
 
-    view = View([Snapshot.open(path) for path in snapshots], Ledger(ledger) if ledger else None)
-    found = [pair for pair in view.labelled(rater_kinds=list(rater_kinds) or None) if pair.annotation.labels]
+    found = [
+        pair
+        for pair in View(snapshots, ledger).labelled(rater_kinds=list(rater_kinds) or None)
+        if pair.annotation.labels
+    ]
     if not found:
         kinds = f" by raters of kind {', '.join(rater_kinds)}" if rater_kinds else ""
         raise InputError(f"no labelled solution{kinds} in {', '.join(map(str, snapshots))}")

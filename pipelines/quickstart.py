@@ -385,7 +385,7 @@ def summarise(
 
 
 def read_labelled(snapshot: Path) -> list[Labelled]:
-    """The solutions of a snapshot with their labels, in the order written."""
+    """The solutions of a snapshot, each with its one annotation, in the order written."""
     from prm_kit.view import View
 
     return list(View([snapshot]).labelled())

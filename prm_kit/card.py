@@ -11,10 +11,8 @@ from prm_kit import __version__
 from prm_kit.encode import StepEncoder, StepReading
 from prm_kit.errors import InputError
 from prm_kit.files import value_sha256
-from prm_kit.records import LABEL_VALUES, Solution
+from prm_kit.records import LABEL_VALUES, NeutralPolicy, Solution
 from prm_kit.settings import Settings
-
-NeutralPolicy = Literal["keep", "positive", "negative", "drop", "half"]
 
 _PROBE = Solution.from_steps("Find x² if 3x = 12.", ["Step 1: x = 12 / 3 = 4.", "因此 x² = 16\n\\boxed{16}"])
 

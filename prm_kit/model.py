@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from prm_kit.backbone import ID2LABEL, copy_trunk, ensure_mark, first_line, load_tokenizer, load_trunk, quiet, with_head
-from prm_kit.card import NeutralPolicy, PrmCard, read_card, tokenizer_fingerprint
+from prm_kit.card import PrmCard, read_card, tokenizer_fingerprint
 from prm_kit.encode import StepEncoder, StepReading, default_reading
 from prm_kit.errors import InputError, UsageError
 from prm_kit.files import whole_directory, write_json
+from prm_kit.records import NeutralPolicy
 
 
 class Prm:
