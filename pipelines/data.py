@@ -88,13 +88,18 @@ def solutions(snapshots: Iterable[Path]) -> Iterable[Solution]:
 
 
 def snapshots_of(inputs: Sequence[Path], imported: Path, progress: Callable[..., None] | None) -> list[Path]:
-    """Snapshot directories as they are; other files imported (format told from the first row) below `imported`."""
+    """Snapshot directories as they are; other files imported (format told from the first row) below `imported`.
+
+    A folder is named after the whole path: two files of one name in two folders are two data sets.
+    """
+    from prm_kit.files import value_sha256
+
     found = []
     for path in inputs:
         if is_snapshot(path):
             found.append(path)
             continue
-        target = imported / path.name
+        target = imported / f"{path.name}-{value_sha256(str(path.resolve()))[:8]}"
         import_source(Source(paths=[str(path)]), None, target, progress)
         found.append(target)
     return found

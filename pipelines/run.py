@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -156,8 +157,9 @@ class _Run:
 
         return labelled_solutions([self.snapshots[name] for name in names], self.ledger, kinds)
 
+    @cached_property
     def _training_rows(self) -> _TrainingRows:
-        """Training, development and ORM rows, none of whose problems is evaluated on."""
+        """Training, development and ORM rows, none of whose problems is evaluated on; read after all labelling."""
         from pipelines.data import hold_out, outcome_rows, without_problems_of
 
         stage = self.recipe.train
@@ -182,7 +184,7 @@ class _Run:
         from pipelines.train import train_prm_and_orm
 
         def work(folder: Path) -> dict[str, Any]:
-            found = self._training_rows()
+            found = self._training_rows
             models = train_prm_and_orm(
                 self.recipe.train.settings,
                 found.train,
@@ -210,7 +212,7 @@ class _Run:
         from pipelines.evaluate import evaluate_models
 
         def work(folder: Path) -> dict[str, Any]:
-            found = self._training_rows()
+            found = self._training_rows
             trained = self.stages.folder("train")
             evaluation = evaluate_models(
                 {name: trained / name / "checkpoint" for name in ("prm", "orm") if (trained / name).exists()},

@@ -101,6 +101,16 @@ def test_an_interrupted_scoring_goes_on_after_its_last_whole_line(finished, data
     assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
 
 
+def test_two_inputs_of_one_name_are_both_scored(finished, data, tmp_path):
+    checkpoint = finished / "out" / "stages" / "train" / "prm" / "checkpoint"
+    for folder, name in (("a", "train"), ("b", "test")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.jsonl").write_bytes((data / f"{name}.jsonl").read_bytes())
+    inputs = [tmp_path / folder / "rows.jsonl" for folder in ("a", "b")]
+    assert run("score", checkpoint, *inputs, "--out", tmp_path / "score", "--json") == 0
+    assert len((tmp_path / "score" / "scores.jsonl").read_text().splitlines()) == 60 + 24
+
+
 def test_scores_of_another_command_are_not_mixed(finished, data, tmp_path, capsys):
     checkpoint = finished / "out" / "stages" / "train" / "prm" / "checkpoint"
     assert run("score", checkpoint, data / "test.jsonl", "--out", tmp_path / "score") == 0
