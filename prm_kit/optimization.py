@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from prm_kit.errors import UsageError
 from prm_kit.train_settings import LoraSettings
@@ -45,7 +46,13 @@ def learning_rate_share(
 
 
 def adamw(
-    model: nn.Module, head: nn.Module, *, learning_rate: float, head_learning_rate: float, weight_decay: float
+    model: nn.Module,
+    head: nn.Module,
+    *,
+    learning_rate: float,
+    head_learning_rate: float,
+    weight_decay: float,
+    beta2: float,
 ) -> torch.optim.AdamW:
     """AdamW over the parameters that require a gradient; each group holds its peak as "peak".
 
@@ -55,6 +62,7 @@ def adamw(
         learning_rate: Peak of the rest.
         head_learning_rate: Peak of the head.
         weight_decay: Of matrices; vectors have none.
+        beta2: Memory of the squared gradients.
     """
     in_head = {id(parameter) for parameter in head.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -71,25 +79,49 @@ def adamw(
             for (is_head, is_matrix), parameters in groups.items()
         ],
         lr=0.0,
+        betas=(0.9, beta2),
         fused=True,
     )
 
 
-def choose_trained(model: nn.Module, head: nn.Linear, *, freeze_backbone: bool, lora: LoraSettings | None) -> Any:
-    """Say which weights are trained: all, the head, or adapters and the head. Changes the model in place.
+def choose_trained(
+    model: PreTrainedModel, head: nn.Linear, *, train_layers: int | None, lora: LoraSettings | None
+) -> Any:
+    """Say which weights are trained, beside the head. Changes the model in place.
+
+    Args:
+        model: The whole model.
+        head: Its head.
+        train_layers: As many upper layers, with what stands above them; None: all weights.
+        lora: Adapters instead.
 
     Returns:
         The adapters, to be given to `merge_adapters` after training; None without `lora`.
 
     Raises:
-        UsageError: peft is not installed, or a name in `lora.targets` is in no layer's.
+        UsageError: There are fewer layers, peft is not installed, or a name in `lora.targets` is in no layer's.
     """
     adapters = None if lora is None else _add_adapters(model, head, lora)
     if lora is None:
-        model.requires_grad_(not freeze_backbone)
+        model.requires_grad_(train_layers is None)
+        for part in _upper_parts(model, train_layers or 0):
+            part.requires_grad_(True)
     head.requires_grad_(False)  # its bias stays 0, as the checkpoint promises
     head.weight.requires_grad_(True)
     return adapters
+
+
+def _upper_parts(model: PreTrainedModel, n_layers: int) -> list[nn.Module]:
+    """The last `n_layers` layers of the trunk and the modules that come after them (the final norm); none of 0."""
+    if n_layers == 0:
+        return []
+    trunk: nn.Module = getattr(model, model.base_model_prefix)
+    children = list(trunk.children())
+    stacks = [number for number, child in enumerate(children) if isinstance(child, nn.ModuleList)]
+    layers = [] if not stacks else list(children[stacks[-1]].children())
+    if n_layers > len(layers):
+        raise UsageError(f"train_layers: {n_layers}: the backbone has {len(layers)} layers")
+    return [*layers[-n_layers:], *children[stacks[-1] + 1 :]]
 
 
 def merge_adapters(adapters: Any) -> None:

@@ -131,7 +131,7 @@ class _Run:
         self.model: nn.Module = prm.model
         head = prm.model.score
         assert isinstance(head, nn.Linear)
-        self.adapters = choose_trained(self.model, head, freeze_backbone=settings.freeze_backbone, lora=settings.lora)
+        self.adapters = choose_trained(prm.model, head, train_layers=settings.train_layers, lora=settings.lora)
         if settings.gradient_checkpointing:
             compute_activations_twice(prm.model)
         self.optimizer = adamw(
@@ -140,6 +140,7 @@ class _Run:
             learning_rate=settings.learning_rate,
             head_learning_rate=settings.head_learning_rate or settings.learning_rate,
             weight_decay=settings.weight_decay,
+            beta2=settings.beta2,
         )
         self.state = TrainingState(directory.path / "state", self.model, self.optimizer)
         self.resumed = self.state.load()

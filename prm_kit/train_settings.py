@@ -55,11 +55,13 @@ class TrainSettings(Settings):
         warmup: Share of the updates over which the learning rate rises from 0.
         schedule: What follows: "linear" or "cosine" down to `final_learning_rate`, or "constant".
         final_learning_rate: Share of the peak at the end.
+        beta2: How long AdamW remembers squared gradients; less (0.95) follows a loss that falls in jumps.
         weight_decay: On matrices; vectors (norms, biases) have none.
         max_gradient_norm: Gradients are scaled down to this length; null: never.
         precision: "auto" (bfloat16 autocast on CUDA, float32 on CPU), "float32", or "bfloat16". Weights stay float32.
         gradient_checkpointing: Compute activations twice to save memory.
-        freeze_backbone: Train the head only.
+        train_layers: Train only so many upper layers of the backbone, the norm above them and the head; 0: the head
+            alone; null: everything, embeddings included. Layers below the lowest trained one keep no activations.
         lora: Train low-rank adapters and the head only; null: all weights.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1".
         seed: Of the head, the order of the data and dropout.
@@ -90,11 +92,12 @@ class TrainSettings(Settings):
     warmup: Share = 0.05
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
     final_learning_rate: Share = 0.0
+    beta2: float = Field(0.999, ge=0, lt=1)
     weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
     max_gradient_norm: float | None = Field(1.0, gt=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
-    freeze_backbone: bool = False
+    train_layers: int | None = Field(None, ge=0)
     lora: LoraSettings | None = None
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     seed: int = Field(0, ge=0)
@@ -117,14 +120,14 @@ class TrainSettings(Settings):
     def _refuse_what_contradicts(self) -> TrainSettings:
         contradictions = {
             "epochs and updates contradict each other: give one": self.epochs is not None and self.updates is not None,
-            "freeze_backbone and lora contradict each other: lora trains the backbone": (
-                self.freeze_backbone and self.lora is not None
+            "train_layers and lora contradict each other: lora has adapters in every layer": (
+                self.train_layers is not None and self.lora is not None
             ),
-            "freeze_backbone with gradient_checkpointing: a frozen backbone keeps no activations": (
-                self.freeze_backbone and self.gradient_checkpointing
+            "train_layers 0 with gradient_checkpointing: a frozen backbone keeps no activations": (
+                self.train_layers == 0 and self.gradient_checkpointing
             ),
-            "freeze_backbone trains the head only: set learning_rate, not head_learning_rate": (
-                self.freeze_backbone and self.head_learning_rate is not None
+            "train_layers 0 trains the head only: set learning_rate, not head_learning_rate": (
+                self.train_layers == 0 and self.head_learning_rate is not None
             ),
             "neutral_policy does nothing with target outcome: an outcome is right or wrong": (
                 self.target == "outcome" and self.neutral_policy != "keep"

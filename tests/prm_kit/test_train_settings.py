@@ -19,9 +19,9 @@ def test_what_was_resolved_can_be_read_again():
     ("changes", "reason"),
     [
         ({"epochs": 1, "updates": 2}, "give one"),
-        ({"freeze_backbone": True, "lora": {}}, "freeze_backbone and lora contradict"),
-        ({"freeze_backbone": True, "gradient_checkpointing": True}, "keeps no activations"),
-        ({"freeze_backbone": True, "head_learning_rate": 1.0}, "set learning_rate"),
+        ({"train_layers": 2, "lora": {}}, "train_layers and lora contradict"),
+        ({"train_layers": 0, "gradient_checkpointing": True}, "keeps no activations"),
+        ({"train_layers": 0, "head_learning_rate": 1.0}, "set learning_rate"),
         ({"target": "outcome", "neutral_policy": "drop"}, "neutral_policy does nothing"),
         ({"target": "outcome", "mask_after_first_error": True}, "one step is read"),
         ({"schedule": "constant", "final_learning_rate": 0.1}, "does nothing with schedule constant"),
