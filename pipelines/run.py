@@ -134,17 +134,16 @@ class _Run:
         self.stands_on.append(stage)
 
     def _label(self) -> None:
-        from labeling.rules import RuleLabeler
         from pipelines.data import solutions
-        from pipelines.label import label_into
+        from pipelines.label.rules import label_by_rules
         from prm_kit.ledger import Ledger
 
         labelled = [self.snapshots[name] for name in self.recipe.label.rules]
         self.ledger = self.stages.folder("label") / "ledger.sqlite"
         self.stages(
             "label",
-            lambda folder: label_into(
-                RuleLabeler(), solutions(labelled), Ledger(folder / "ledger.sqlite"), labelled, self.progress
+            lambda folder: label_by_rules(
+                solutions(labelled), Ledger(folder / "ledger.sqlite"), labelled, self.progress
             ),
             settings=self.recipe.label.model_dump(mode="json"),
             after=list(self.stands_on),

@@ -1,0 +1,51 @@
+"""What every labelling verb does: label what is not labelled yet, and commit batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Set
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from labeling.labeler import Labeler
+    from prm_kit.ledger import Ledger
+    from prm_kit.records import Annotation, Rater, Solution
+
+BATCH = 500
+"""Solutions per transaction: what a killed run labels again, at most."""
+
+
+def labelled_before(ledger: Ledger, rater: Rater) -> set[str]:
+    """Ids of the solutions that this rater (kind, name and version) has labelled."""
+    return {annotation.solution_id for annotation in ledger.current() if annotation.rater == rater}
+
+
+def label_into(
+    labeler: Labeler,
+    solutions: Iterable[Solution],
+    ledger: Ledger,
+    done: Set[str],
+    progress: Callable[[str, int, int | None, str], None],
+    batch: int = BATCH,
+) -> Iterator[Annotation]:
+    """Let a labeller label every solution that is not done.
+
+    Args:
+        labeler: The labeller.
+        solutions: What there is; read once.
+        ledger: Where the annotations go.
+        done: Ids of solutions to pass over, from `labelled_before`.
+        progress: Called as progress(stage, done, total, note).
+        batch: Solutions per transaction.
+
+    Yields:
+        The new annotations, each after its batch was committed.
+    """
+    todo = (solution for solution in solutions if solution.id not in done)
+    made = 0
+    while chunk := list(islice(todo, batch)):
+        new = list(labeler.label(chunk))
+        ledger.append(new, chunk)
+        made += len(new)
+        progress(f"label {labeler.rater.name}", len(done) + made, None, f"{len(done)} were labelled before")
+        yield from new
