@@ -7,43 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
+from transformers import AutoModelForTokenClassification
 
 from prm_kit.errors import InputError, PrmKitError, UsageError
 from prm_kit.model import Prm
 from prm_kit.records import Annotation, Labelled, Rater, Solution
 from prm_kit.train import train
 from prm_kit.train_settings import LoraSettings, TrainSettings
-
-WORDS = ["[UNK]", "[PAD]", "<|prm_step|>", *map(str, range(20)), "+", "=", "?", "\n", "so", "again"]
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> str:
-    """A two-layer Qwen2 with random weights and a word-level tokenizer."""
-    path = tmp_path_factory.mktemp("backbone")
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        extra_special_tokens=["<|prm_step|>"],
-    )
-    fast.save_pretrained(path)
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-    )
-    Qwen2Model(config).save_pretrained(path)
-    return str(path)
 
 
 def sums(number: int, start: int = 0) -> list[Labelled]:
