@@ -33,6 +33,8 @@ UNSUPPORTED_NUMBER = "unsupported_number"
 MIN_RESTATED_WORDS = 6
 _COMMENT_CHARACTERS = 200
 
+FILLER = "filler: nothing is said"
+MAX_FILLER = 120
 _HEADING = re.compile(
     r"^\s*(?:\**(?:step|第)\s*\d+\s*(?:步)?\s*[:.)：]*\**|\(?\d{1,2}[.)](?!\d)|[-*•])\s*", re.IGNORECASE
 )
@@ -142,8 +144,8 @@ class _History:
     def repeats(self, index: int, text: str) -> str | None:
         """Why the step adds nothing, or None. Remembers the step."""
         bare = _bare(text)
-        if len(bare) < 120 and _FILLER.fullmatch(_SEPARATORS.sub(" ", bare)):
-            return "filler: nothing is said"
+        if _is_filler(bare):
+            return FILLER
         stated = _ANNOUNCED.fullmatch(" ".join(_HEADING.sub("", text).split())) if len(bare) < 200 else None
         if stated:
             earlier = self._answers.setdefault(plain_text(stated["answer"].strip("$* ")), index)
@@ -205,6 +207,15 @@ def _judge(index: int, text: str, claims: list[Claim], history: _History) -> tup
 
 def _first(claims: list[Claim], rule: str) -> str | None:
     return next((claim.text for claim in claims if claim.rule == rule), None)
+
+
+def says_nothing(text: str) -> bool:
+    """Whether a step is nothing but a phrase, or holds no words at all (rule `filler`)."""
+    return len(text) < MAX_FILLER * 8 and _is_filler(_bare(text))
+
+
+def _is_filler(bare: str) -> bool:
+    return len(bare) < MAX_FILLER and _FILLER.fullmatch(_SEPARATORS.sub(" ", bare)) is not None
 
 
 def _stands_alone(bare: str) -> bool:

@@ -41,6 +41,8 @@ LABEL = pa.struct(
     ]
 )
 
+_LABEL_FIELDS = tuple(field.name for field in LABEL)
+
 ANNOTATIONS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -87,9 +89,7 @@ def annotations_batch(annotations: Sequence[Annotation]) -> pa.RecordBatch:
             "lead_time": annotation.lead_time,
             "comment": annotation.comment,
             "meta": meta_text(annotation.meta),
-            "labels": [
-                {field.name: _plain(getattr(label, field.name)) for field in LABEL} for label in annotation.labels
-            ],
+            "labels": [{name: _plain(getattr(label, name)) for name in _LABEL_FIELDS} for label in annotation.labels],
         }
         for annotation in annotations
     ]

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from prm_kit.errors import InputError
+
 
 @contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -71,6 +73,18 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_sha256(path: Path) -> str:
+    """SHA-256 over the names and bytes of the files directly in a folder, hex: tells one checkpoint from another.
+
+    Raises:
+        InputError: There is no such folder, or no file in it.
+    """
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else []
+    if not files:
+        raise InputError(f"{path}: no folder with files in it")
+    return value_sha256({file.name: file_sha256(file) for file in files})
 
 
 def value_sha256(value: Any) -> str:

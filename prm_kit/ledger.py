@@ -146,6 +146,16 @@ class Ledger:
         ):
             yield from self._annotations(rows)
 
+    def labelled_by(self, rater: Rater) -> set[str]:
+        """Ids of the solutions whose latest annotation by a rater of this kind and name is of this version."""
+        rows = self._db.execute(
+            "SELECT solution_id FROM annotations AS a WHERE rater_kind = ? AND rater_name = ? AND rater_version = ? "
+            "AND NOT EXISTS (SELECT 1 FROM annotations AS b WHERE b.solution_id = a.solution_id "
+            "AND b.rater_kind = a.rater_kind AND b.rater_name = a.rater_name AND b.seq > a.seq)",
+            (rater.kind, rater.name, rater.version),
+        )
+        return {solution_id for (solution_id,) in rows}
+
     def everything(self) -> Iterator[Annotation]:
         """Every annotation ever appended, superseded ones included, in the order of appending."""
         for rows in self._pages("SELECT seq, * FROM annotations WHERE seq > ? ORDER BY seq LIMIT ?"):

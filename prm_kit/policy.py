@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from prm_kit.engines.engine import Rollout
 from prm_kit.errors import InputError, UsageError
 from prm_kit.files import write_json
 from prm_kit.plain_text import plain_text_backend, split_of
+from prm_kit.records import Solution
 from prm_kit.settings import validated
 
 TEMPLATE_FILE = "policy.json"
@@ -104,6 +106,33 @@ class Policy:
     def completion_ids(self, completions: Sequence[str]) -> list[list[int]]:
         """Token ids of each completion as plain text, with the end-of-sequence token."""
         return [[*ids, self.tokenizer.eos_token_id] for ids in _encode(self._plain, completions)]
+
+    def prefix_ids(self, solutions: Sequence[Solution]) -> list[list[list[int]]]:
+        """Token ids of each solution's completion up to the start, and up to the end of each step: S + 1 lists.
+
+        They are cut from the ids of the whole completion, as a policy would have written it: a prefix ends with the
+        last token that stands wholly before the next step, so the separator belongs to it unless the next step's
+        first token does, and longer prefixes begin with shorter ones. Only where a token reaches from one step into
+        the next is the text up to there encoded by itself. The last list is the whole completion, not ended.
+        """
+        completions = [solution.completion for solution in solutions]
+        encodings = self._plain.encode_batch(completions, add_special_tokens=False)
+        return [
+            self._prefixes(solution, encoding.ids, [end for _, end in encoding.offsets])
+            for solution, encoding in zip(solutions, encodings, strict=True)
+        ]
+
+    def _prefixes(self, solution: Solution, ids: list[int], ends: list[int]) -> list[list[int]]:
+        """The ids up to each cut. `ends`: where each token ends, in characters."""
+        prefixes: list[list[int]] = [[]]
+        starts = [start for start, _ in solution.spans[1:]]
+        for (_, end), cut in zip(solution.spans, [*starts, len(solution.completion)], strict=False):
+            count = bisect_right(ends, cut)
+            if count and ends[count - 1] >= end:
+                prefixes.append(ids[:count])
+            else:
+                prefixes.append(self._plain.encode(solution.completion[:cut], add_special_tokens=False).ids)
+        return prefixes
 
     def text(self, rollout: Rollout) -> str:
         """The completion that a rollout says, without the token that stopped it."""

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -48,11 +48,16 @@ class Part(Protocol):
 
 
 class LedgerPart:
-    """The current annotations of a ledger and its solutions, read once."""
+    """The current annotations of a ledger and its solutions, read once.
 
-    def __init__(self, ledger: Ledger) -> None:
+    Args:
+        ledger: The ledger.
+        annotations: False: only its solutions are wanted; there are no annotations then.
+    """
+
+    def __init__(self, ledger: Ledger, annotations: bool = True) -> None:
         # Annotations first: whatever is appended meanwhile, their solutions are there.
-        self._annotations = _table(ledger.current(), annotations_batch, ANNOTATIONS)
+        self._annotations = _table(ledger.current() if annotations else iter(()), annotations_batch, ANNOTATIONS)
         self._solutions = _table(ledger.solutions(), solutions_batch, SOLUTIONS)
 
     def solutions(self) -> pl.LazyFrame:
@@ -70,6 +75,13 @@ class LedgerPart:
     def annotation_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The annotations."""
         return iter((self._annotations.select(columns) if columns else self._annotations).to_batches())
+
+
+class Frames(NamedTuple):
+    """Both tables of a view, of one moment of its ledger: columns of `arrow.SOLUTIONS` and `arrow.ANNOTATIONS`."""
+
+    solutions: pl.LazyFrame
+    annotations: pl.LazyFrame
 
 
 class View:
@@ -91,11 +103,16 @@ class View:
 
     def solutions(self) -> pl.LazyFrame:
         """Columns of `arrow.SOLUTIONS`, each id once."""
-        return _distinct([part.solutions() for part in self._parts()])
+        return _distinct([part.solutions() for part in self._parts(annotations=False)])
 
     def annotations(self) -> pl.LazyFrame:
         """Columns of `arrow.ANNOTATIONS`, each id once, superseded ones left out."""
         return _distinct([part.annotations() for part in self._parts()])
+
+    def frames(self) -> Frames:
+        """What `solutions` and `annotations` give, with the ledger read once."""
+        parts = self._parts()
+        return Frames(_distinct([p.solutions() for p in parts]), _distinct([p.annotations() for p in parts]))
 
     def iter_solutions(self) -> Iterator[Solution]:
         """Every solution once, in the order of the snapshots and then of the ledger.
@@ -103,7 +120,7 @@ class View:
         Raises:
             InputError: A stored id does not fit its content.
         """
-        parts = self._parts()
+        parts = self._parts(annotations=False)
         wanted = _places(parts, None)["place"].to_numpy()
         start = 0
         for batch in _solution_batches(parts):
@@ -182,8 +199,10 @@ class View:
             .collect(engine="streaming")
         )
 
-    def _parts(self) -> list[Part]:
-        parts: list[Part] = [*self.snapshots, *([] if self.ledger is None else [LedgerPart(self.ledger)])]
+    def _parts(self, annotations: bool = True) -> list[Part]:
+        parts: list[Part] = [*self.snapshots]
+        if self.ledger is not None:
+            parts.append(LedgerPart(self.ledger, annotations))
         if not parts:
             raise UsageError("a view needs at least one snapshot or a ledger")
         return parts

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from labeling.labeler import Labeler
     from prm_kit.ledger import Ledger
-    from prm_kit.records import Annotation, Rater, Solution
+    from prm_kit.records import Annotation, Labelled, Solution
 
 BATCH = 500
 """Solutions per transaction: what a killed run labels again, at most."""
-
-
-def labelled_before(ledger: Ledger, rater: Rater) -> set[str]:
-    """Ids of the solutions that this rater (kind, name and version) has labelled."""
-    return {annotation.solution_id for annotation in ledger.current() if annotation.rater == rater}
 
 
 def label_into(
@@ -27,6 +22,7 @@ def label_into(
     done: Set[str],
     progress: Callable[[str, int, int | None, str], None],
     batch: int = BATCH,
+    further: Callable[[], Sequence[Labelled]] = list,
 ) -> Iterator[Annotation]:
     """Let a labeller label every solution that is not done.
 
@@ -34,9 +30,11 @@ def label_into(
         labeler: The labeller.
         solutions: What there is; read once.
         ledger: Where the annotations go.
-        done: Ids of solutions to pass over, from `labelled_before`.
+        done: Ids of solutions to pass over, from `Ledger.labelled_by`.
         progress: Called as progress(stage, done, total, note).
         batch: Solutions per transaction.
+        further: Asked after each batch for solutions that the labeller came by and labelled too; they are stored in
+            the same transaction.
 
     Yields:
         The new annotations, each after its batch was committed.
@@ -45,7 +43,8 @@ def label_into(
     made = 0
     while chunk := list(islice(todo, batch)):
         new = list(labeler.label(chunk))
-        ledger.append(new, chunk)
+        more = further()
+        ledger.append([*new, *(pair.annotation for pair in more)], [*chunk, *(pair.solution for pair in more)])
         made += len(new)
         progress(f"label {labeler.rater.name}", len(done) + made, None, f"{len(done)} were labelled before")
         yield from new

@@ -53,11 +53,11 @@ def label_by_rules(
         where the snapshots hold human labels.
     """
     from labeling.rules import RuleLabeler, rule_report
-    from pipelines.label.into import label_into, labelled_before
+    from pipelines.label.into import label_into
     from prm_kit.view import View
 
     people = (pair.annotation for pair in View(snapshots).labelled(rater_kinds=["human"]))
     labeler = RuleLabeler()
-    done = labelled_before(ledger, labeler.rater)
+    done = ledger.labelled_by(labeler.rater)
     report = rule_report(label_into(labeler, solutions, ledger, done, progress), people)
     return {"already_labelled": len(done), "labelled": report["solutions"], **report}

@@ -62,7 +62,7 @@ def write_report(path: Path, data: Mapping[str, Any]) -> None:
 
 def render(data: Mapping[str, Any]) -> str:
     """The page as text; a pure function of the data."""
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = asset("page.css"), asset("page.js")
     environment = Environment(
         loader=PackageLoader("prm_kit.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -88,11 +88,9 @@ def render(data: Mapping[str, Any]) -> str:
 
 
 def content_security_policy(style: str, script: str) -> str:
-    """Nothing is allowed but this style and this script."""
-    return (
-        f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    """Nothing is allowed but this style and this script ("": none)."""
+    scripts = _source(script) if script else "'none'"
+    return f"default-src 'none'; style-src {_source(style)}; script-src {scripts}; base-uri 'none'; form-action 'none'"
 
 
 def shade(value: float | None) -> str:
@@ -171,7 +169,8 @@ def _glyph(label: int | None) -> str:
     return {1: "+", 0: "0", -1: "−"}.get(label, "·") if label is not None else "·"
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of this package as text."""
     return (resources.files("prm_kit.report") / name).read_text(encoding="utf-8")
 
 

@@ -44,6 +44,7 @@ class Table:
         columns: (heading, explanation) of each cell column.
         rows: The lines.
         detail: Shown folded in HTML and left out of the terminal.
+        of: Heading of the first column: what the rows are about.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Table:
     columns: Sequence[tuple[str, str]]
     rows: Sequence[Row]
     detail: bool = False
+    of: str = "scorer"
 
 
 def tables_of(data: Mapping[str, Any]) -> list[Table]:
@@ -65,11 +67,26 @@ def print_tables(data: Mapping[str, Any], console: Console) -> None:
     console.print(Text(visible(headline(data)), style="bold"))
     for table in tables_of(data):
         if not table.detail:
-            _print_table(table, console)
+            print_table(table, console)
     for warning in data["warnings"]:
         console.print(Text.assemble(("warning: ", "yellow"), visible(warning)))
     for note in data["notes"]:
         console.print(Text(f"note: {visible(note)}", style="dim"))
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print one table."""
+    drawn = RichTable(
+        title=Text(visible(table.title), style="bold"), caption=Text(visible(table.note)), title_justify="left"
+    )
+    drawn.caption_justify = "left"
+    drawn.add_column(Text(visible(table.of)), overflow="fold")
+    for heading, _ in table.columns:
+        drawn.add_column(Text(visible(heading)), justify="right", overflow="fold")
+    for row in table.rows:
+        cells = [Text.assemble(cell.text, (f"\n{cell.interval}" if cell.interval else "", "dim")) for cell in row.cells]
+        drawn.add_row(Text(visible(row.name), style="dim" if row.is_baseline else "bold"), *cells)
+    console.print(drawn)
 
 
 def headline(data: Mapping[str, Any]) -> str:
@@ -337,17 +354,3 @@ def _figure(figure: Mapping[str, Any], written: Callable[[float], str]) -> Cell:
     return Cell(
         written(figure["value"]), f"{low}–{high}" if low[0].isdigit() and high[0].isdigit() else f"{low} to {high}"
     )
-
-
-def _print_table(table: Table, console: Console) -> None:
-    drawn = RichTable(
-        title=Text(visible(table.title), style="bold"), caption=Text(visible(table.note)), title_justify="left"
-    )
-    drawn.caption_justify = "left"
-    drawn.add_column("scorer", overflow="fold")
-    for heading, _ in table.columns:
-        drawn.add_column(Text(visible(heading)), justify="right", overflow="fold")
-    for row in table.rows:
-        cells = [Text.assemble(cell.text, (f"\n{cell.interval}" if cell.interval else "", "dim")) for cell in row.cells]
-        drawn.add_row(Text(visible(row.name), style="dim" if row.is_baseline else "bold"), *cells)
-    console.print(drawn)

@@ -3,8 +3,10 @@ from random import Random
 
 import pytest
 
-from pipelines.quickstart import STAGES, read_labelled, run_quickstart
-from pipelines.quickstart_settings import QuickstartSettings
+from pipelines.quickstart.labels import ANNOTATORS, merged_labels
+from pipelines.quickstart.run import STAGES, run_quickstart
+from pipelines.quickstart.settings import QuickstartSettings
+from pipelines.quickstart.solutions import read_labelled
 from prm_kit.engines.engine import Rollout
 from prm_kit.errors import UsageError
 from prm_kit.model import Prm
@@ -15,7 +17,8 @@ from prm_kit.tasks.task import split_of
 
 SMALL = QuickstartSettings(
     demonstrations=100,
-    batch_tokens=2000,
+    policy_batch_tokens=2000,
+    prm_batch_tokens=2000,
     train_problems=30,
     dev_problems=10,
     test_problems=10,
@@ -95,6 +98,17 @@ def test_labels_come_from_the_tasks_program_and_say_so(run):
     for solution, annotation in read_labelled(out / "data" / "test"):
         assert annotation.rater == task.rater
         assert annotation.values(len(solution.spans)) == task.label_steps(solution)
+
+
+def test_training_labels_are_merged_from_rules_and_simulated_annotators_and_say_so(run):
+    out, summary, _ = run
+    labelled = merged_labels(out / "data" / "train", out / "labels")
+    assert {item.annotation.rater.kind for item in labelled} == {"merged"}
+    assert all(len(label.sources) >= len(ANNOTATORS) for item in labelled for label in item.annotation.labels)
+    raters = summary["training_labels"]
+    assert {name.split()[0] for name in raters} == {"rule", "simulated", "merged"}
+    assert raters["simulated ada"]["coverage"] == 1.0
+    assert raters["merged dawid-skene"]["right"] > raters["simulated eva"]["right"]
 
 
 def test_a_finished_run_is_not_redone_and_another_seed_needs_another_folder(run):

@@ -1,10 +1,16 @@
+import re
+from itertools import pairwise
+
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from prm_kit.encode import PromptTemplate
 from prm_kit.engines.engine import Rollout
 from prm_kit.errors import InputError, UsageError
 from prm_kit.policy import Policy
+from prm_kit.records import Solution
+from prm_kit.split import split_solution
 from prm_kit.tasks.arithmetic_policy import arithmetic_policy, arithmetic_tokenizer
 
 PROBLEM = "Start with 37, subtract 7, times 3."
@@ -51,3 +57,46 @@ def test_a_folder_without_a_model_and_a_tokenizer_without_an_end_are_refused(pol
     endless = PreTrainedTokenizerFast(tokenizer_object=policy.tokenizer.backend_tokenizer)
     with pytest.raises(UsageError, match="no end-of-sequence token"):
         Policy(policy.model, endless, policy.template)
+
+
+def joining(pieces):
+    """A tokenizer that joins exactly these pieces."""
+    vocabulary = {piece: number for number, piece in enumerate(["<|end|>", *pieces])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<|end|>"))
+    longest_first = sorted(pieces, key=len, reverse=True)
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(map(re.escape, longest_first))), "isolated")
+    return Policy(
+        None,
+        PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>"),
+        PromptTemplate(before="", after=""),
+    )
+
+
+def pieces_of(policy, steps, separator):
+    names = {number: piece for piece, number in policy.tokenizer.get_vocab().items()}
+    (lists,) = policy.prefix_ids([Solution.from_steps("?", steps, separator)])
+    return [[names[number] for number in ids] for ids in lists]
+
+
+def test_a_prefix_ends_as_the_policy_would_have_written_it():
+    # the separator is a token, or a part of the step's last one: it belongs to the prefix
+    assert pieces_of(joining(["a", "b", "\n\n"]), ["a", "b"], "\n\n") == [[], ["a", "\n\n"], ["a", "\n\n", "b"]]
+    assert pieces_of(joining(["a.\n\n", "b"]), ["a.", "b"], "\n\n") == [[], ["a.\n\n"], ["a.\n\n", "b"]]
+    # it is the beginning of the next step's first token: a prefix that ended in a loose space would be unheard of
+    assert pieces_of(joining(["a", " ", " b"]), ["a", "b"], " ") == [[], ["a"], ["a", " b"]]
+    # a token reaches from one step into the next: the text before the cut is encoded by itself
+    assert pieces_of(joining(["a", ")(", ")", "(", "b"]), ["a)", "(b"], "") == [[], ["a", ")"], ["a", ")(", "b"]]
+
+
+def test_prefixes_of_a_solution_begin_with_each_other_and_end_with_the_completion(policy):
+    text = "Step 1: 37 - 7 = 30\nSo far 30\nStep 2: 30 * 3 = 90\nAnswer: 90\n"
+    (lists,) = policy.prefix_ids([split_solution(PROBLEM, text, "newline", attached=False)])
+    assert [policy.tokenizer.decode(ids) for ids in lists] == [
+        "",
+        *(text[: text.index(s)] for s in ("So", "Step 2", "Ans")),
+        text,
+    ]
+    assert lists[-1] == policy.completion_ids([text])[0][:-1]
+    for shorter, longer in pairwise(lists):
+        assert longer[: len(shorter)] == shorter
+    assert policy.prefix_ids([Solution("?", "", ())]) == [[[]]]

@@ -1,0 +1,89 @@
+"""Secrets in files that only the user can read, and where a token may come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from prm_kit.errors import InputError, UsageError
+
+TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"  # noqa: S105 - the variable's name
+"""Environment variable that holds the token of a server given by its address."""
+
+ADMINISTRATOR = "admin@localhost"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The first account of a local server. Password and token do not show in its repr."""
+
+    email: str
+    password: str = field(repr=False)
+    token: str = field(repr=False)
+
+
+def made_or_read(path: Path) -> Credentials:
+    """The credentials in a file; made, with a new password and token, if the file is not there.
+
+    Raises:
+        InputError: The file is malformed.
+        UsageError: Others can read it.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return read(path)
+    made = Credentials(ADMINISTRATOR, secrets.token_urlsafe(18), secrets.token_hex(20))
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(asdict(made), file, indent=2)
+    return made
+
+
+def read(path: Path) -> Credentials:
+    """The credentials in a file.
+
+    Raises:
+        InputError: The file is malformed.
+        UsageError: It is not there, or others can read it.
+    """
+    text = private_text(path)
+    try:
+        return Credentials(**json.loads(text))
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: no credentials file") from None
+
+
+def token_for(url: str, token_file: Path | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The token of a server that was given by its address: from a file, or the environment. Never from an argument.
+
+    Raises:
+        UsageError: There is none, or others can read the file.
+    """
+    token = private_text(token_file) if token_file is not None else environment.get(TOKEN_VARIABLE, "")
+    if not token.strip():
+        raise UsageError(
+            f"no token for {url}: set {TOKEN_VARIABLE}, or give --token-file FILE (readable by you alone); "
+            "Label Studio shows it under Account & Settings"
+        )
+    return token.strip()
+
+
+def private_text(path: Path) -> str:
+    """The text of a file that only its owner can read.
+
+    Raises:
+        UsageError: It is not there, or others can read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+        raise UsageError(f"{path}: others can read it; run: chmod 600 {path}")
+    return text
