@@ -2,7 +2,7 @@
 
 Dawid and Skene, Applied Statistics 28 (1979): expectation maximisation from the vote shares. Raters are taken to err
 independently of each other given the true label. Why our own: the kept-up library for it (crowd-kit 1.4) would bring
-pandas and nltk into every installation for what is a few lines of array sums here; the two agree to 1e-9 (a test holds
+pandas and nltk into every installation for what is a few lines of array sums here; the two agree to 1e-6 (a test holds
 figures of theirs).
 """
 

@@ -14,7 +14,9 @@ from pipelines.label.rollouts import rollouts
 from pipelines.label.rules import rules
 from pipelines.label.studio import app as studio_app
 
-app = typer.Typer(no_args_is_help=True, help="Label steps: rules.")
+app = typer.Typer(
+    no_args_is_help=True, help="Label steps (people, judges, rollouts, rules, PRMs), merge, measure, queue."
+)
 
 
 @app.callback()
