@@ -7,7 +7,7 @@ votes, never a guess, and its annotation the flag `UNDECIDED`. Every label names
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import polars as pl
@@ -19,7 +19,7 @@ from prm_kit.files import value_sha256
 from prm_kit.records import LABEL_VALUES, Annotation, Rater, RaterKind, Solution, StepLabel, step_hash
 from prm_kit.settings import Settings
 
-VERSION = "1"
+VERSION = "2"
 """Goes up whenever a merged label would come out differently."""
 
 UNDECIDED = "undecided"
@@ -118,8 +118,9 @@ def by_dawid_skene(table: LabelTable, settings: MergeSettings) -> Merged:
     votes = _votes(table.labels, table)
     units = votes.select("solution", "step").with_row_index("unit")
     rows = table.labels.join(units, on=["solution", "step"], maintain_order="left")
-    raters = table.raters.select("rater").with_row_index("column")
-    rows = rows.join(raters, on="rater", maintain_order="left")
+    # A rater who gave no value (soft rollouts) has no errors to estimate, and is no rater here.
+    raters = table.raters.filter(pl.col("rater").is_in(rows["rater"].unique().to_list())).with_row_index("column")
+    rows = rows.join(raters.select("rater", "column"), on="rater", maintain_order="left")
     unit, column, value = (rows[name].to_numpy().astype("int64") for name in ("unit", "column", "value"))
     estimate = dawid_skene(unit, column, value + 1)
     shares = pl.DataFrame(estimate.posterior, schema=["wrong", "neutral", "right"])
@@ -130,10 +131,10 @@ def by_dawid_skene(table: LabelTable, settings: MergeSettings) -> Merged:
         "prior": dict(zip(map(str, LABEL_VALUES), estimate.prior.tolist(), strict=True)),
         "estimated": {
             label: {"labels": int((column == i).sum()), "confusion": estimate.confusion[i].round(4).tolist()}
-            for i, label in enumerate(table.raters["label"])
+            for i, label in enumerate(raters["label"])
         },
     }
-    if table.raters.height < 3:
+    if raters.height < 3:
         about["warning"] = "fewer than three raters do not settle who of them errs; the result leans on the first guess"
     return Merged(_decided(merged, settings.min_confidence), about=about)
 
@@ -141,10 +142,11 @@ def by_dawid_skene(table: LabelTable, settings: MergeSettings) -> Merged:
 def agreed(table: LabelTable, settings: MergeSettings) -> Merged:
     """Solutions on whose first error all raters of both kinds agree, labelled until there; the rest is for people.
 
-    The filter of arXiv 2501.07301 (rollouts and a judge). Raters agree when all name the same first error, or all
-    judged every step and call none wrong. Until the first error the label is that of the kind that comes first in the
-    settings' order (a judge knows 0, rollouts do not); after it nothing is labelled. A solution that only one of the
-    kinds has labelled is left out; one that a rater of them leaves open counts as not agreed.
+    The filter of arXiv 2501.07301 (rollouts and a judge). Raters agree when all name the same first error, having
+    judged every step before it, or all judged every step and call none wrong. Until the first error the label is that
+    of the kind that comes first in the settings' order (a judge knows 0, rollouts do not); after it nothing is
+    labelled. A solution that only one of the kinds has labelled is left out; one that a rater of them leaves open
+    counts as not agreed.
 
     Raises:
         UsageError: Nobody of one of the kinds has labelled anything.
@@ -187,11 +189,17 @@ def agreed(table: LabelTable, settings: MergeSettings) -> Merged:
 
 
 def merged_annotations(
-    solutions: Iterable[Solution], table: LabelTable, merged: Merged, settings: MergeSettings, time: str
+    solutions: Iterable[Solution],
+    table: LabelTable,
+    merged: Merged,
+    settings: MergeSettings,
+    time: str,
+    before: Collection[str] = (),
 ) -> Iterator[tuple[Solution, Annotation]]:
     """Turn merged labels into annotations, one a solution that any rater of the table has annotated, in order.
 
-    A solution for which the policy has no label gets an annotation without labels: it takes an earlier one back.
+    A solution for which the policy has no label gets an annotation without labels: it takes an earlier one back. So
+    does one that was merged before and that no rater of the table has annotated.
     Flags of the annotations that went in are kept.
 
     Args:
@@ -201,6 +209,7 @@ def merged_annotations(
         merged: What the policy made of it.
         settings: The policy.
         time: When, ISO 8601 in UTC.
+        before: Ids of the solutions that this rater, the policy, has merged before.
     """
     flags = table.annotations.group_by("solution").agg(pl.col("flags").explode().drop_nulls().unique().sort())
     flags_of = dict(flags.iter_rows())
@@ -208,7 +217,7 @@ def merged_annotations(
     rows_of = merged.labels.partition_by("solution", as_dict=True, include_key=False)
     for solution in solutions:
         number = numbers.pop(solution.id, None)
-        if number not in flags_of:
+        if number is None or (number not in flags_of and solution.id not in before):
             continue
         frame = rows_of.get((number,))
         rows = frame.to_dicts() if frame is not None else []
@@ -221,7 +230,7 @@ def merged_annotations(
                 settings.rater,
                 labels,
                 time=time,
-                flags=tuple(sorted({*flags_of[number], *undecided})),
+                flags=tuple(sorted({*flags_of.get(number, ()), *undecided})),
                 meta={"steps": len(solution.spans)},
             ),
         )

@@ -108,7 +108,8 @@ class LabelTally:
 
     def _compare_first_errors(self, said: Mapping[int, int], truth: Mapping[int, int], steps: int | None) -> None:
         true = _first_error(truth)
-        if len(truth) < (true + 1 if true is not None else steps or max(truth) + 2):
+        until = true if true is not None else steps
+        if until is None or any(step not in truth for step in range(until)):
             return  # the reference does not settle it
         named = _first_error(said)
         if true is None:

@@ -27,8 +27,8 @@ class LabelTable:
             are one), steps (how many), is_correct (or null).
         raters: rater (its number), kind, name, label ("kind name", for people to read).
         annotations: annotation (number), id, solution, rater, version, time ("" unknown), lead_time, flags, judged
-            (number of steps with a value), first_error: index of the first step labelled -1, `NAMED_NONE` where every
-            step was judged and none is, null where that is open.
+            (number of steps with a value), first_error: index of the first step labelled -1 where every step before it
+            was judged, `NAMED_NONE` where every step was judged and none is -1, null where that is open.
         labels: annotation, solution, rater, step, value (-1, 0, +1), sources (of a merged label, the ids of the
             annotations it came from), one row per judged step.
         shares: annotation, solution, rater, step, wrong, neutral, right: labels that carry shares, valued or not.
@@ -121,16 +121,8 @@ def _solutions(solutions: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _annotations(rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
-    said = labels.group_by("annotation").agg(
-        judged=pl.col("value").is_not_null().sum(), error=pl.col("step").filter(pl.col("value") == -1).min()
-    )
+    said = labels.filter(pl.col("value").is_not_null()).group_by("annotation").agg(**first_error_of("value"))
     judged = pl.col("judged").fill_null(0)
-    first_error = (
-        pl.when(pl.col("error").is_not_null())
-        .then(pl.col("error"))
-        .when((judged == pl.col("steps")) & (judged > 0))
-        .then(pl.lit(NAMED_NONE, dtype=pl.Int32))
-    )
     return rows.join(said, on="annotation", how="left", maintain_order="left").select(
         "annotation",
         "id",
@@ -141,5 +133,25 @@ def _annotations(rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
         "flags",
         version="rater_version",
         judged=judged,
-        first_error=first_error,
+        first_error=settled_first_error(),
+    )
+
+
+def first_error_of(value: str) -> dict[str, pl.Expr]:
+    """What `settled_first_error` needs of the judged steps of a group: judged, error, and before (judged before it).
+
+    Args:
+        value: Column with the values, beside `step`; no nulls.
+    """
+    error = pl.col("step").filter(pl.col(value) == -1).min()
+    return {"judged": pl.len(), "error": error.cast(pl.Int32), "before": (pl.col("step") < error).sum()}
+
+
+def settled_first_error() -> pl.Expr:
+    """The first error of a row with `steps` and the columns of `first_error_of`; null where a step leaves it open."""
+    return (
+        pl.when(pl.col("before") == pl.col("error"))
+        .then(pl.col("error"))
+        .when(pl.col("error").is_null() & (pl.col("judged") == pl.col("steps")) & (pl.col("judged") > 0))
+        .then(pl.lit(NAMED_NONE, dtype=pl.Int32))
     )

@@ -10,7 +10,7 @@ import polars as pl
 
 from labeling.agreement import grouped_measures, pair_figures, pair_sums
 from labeling.consensus import Merged
-from labeling.label_table import NAMED_NONE, LabelTable
+from labeling.label_table import NAMED_NONE, LabelTable, first_error_of, settled_first_error
 from prm_kit.evaluate.bootstrap import Bootstrap, FloatArray, IntArray, ratio, sums_by_problem
 from prm_kit.records import LABEL_VALUES
 
@@ -41,14 +41,8 @@ class Reference(NamedTuple):
 def merged_reference(table: LabelTable, merged: Merged) -> Reference:
     """A consensus made of `table` a moment ago as reference."""
     labels = merged.labels.filter(pl.col("value").is_not_null()).select("solution", "step", "sources", truth="value")
-    said = labels.group_by("solution").agg(
-        judged=pl.len(), error=pl.col("step").filter(pl.col("truth") == -1).min().cast(pl.Int32)
-    )
-    none = pl.lit(NAMED_NONE, dtype=pl.Int32)
-    truth = (
-        pl.when(pl.col("judged") == pl.col("steps")).then(pl.col("error").fill_null(none)).otherwise(pl.col("error"))
-    )
-    return _with_sources(labels, said.join(table.solutions, on="solution").select("solution", truth=truth))
+    said = labels.group_by("solution").agg(**first_error_of("truth")).join(table.solutions, on="solution")
+    return _with_sources(labels, said.select("solution", truth=settled_first_error()))
 
 
 def reference_of(table: LabelTable, raters: Sequence[int], reference: LabelTable | None = None) -> Reference:

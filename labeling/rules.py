@@ -13,7 +13,7 @@ comment, one "rule: detail" a line. A number that comes from nowhere (rule `numb
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 from labeling.claims import MAX_CHARACTERS, Claim, find_claims
@@ -53,6 +53,10 @@ _FILLER = re.compile(
     r"|(?:here is|here'?s) (?:the|my|a) (?:solution|answer|reasoning)"
     r"|i (?:will|can|need to) (?:solve|think about) this(?: problem)?(?: step by step)?|what (?:next|now|else)"
     r"|好的?|嗯|对|是的|让我们(?:一步一步)?(?:思考|来看|开始)(?:一下)?|思考过程|解))* ?"
+)
+_VERDICT = re.compile(
+    r"(?:(?:so|and|then|hence|therefore|thus) )*"
+    r"(?:yes|yeah|right|correct|(?:that'?s|that is) (?:right|correct|true)|对|是的)"
 )
 _ANNOUNCED = re.compile(
     r"(?:(?:(?:so|thus|therefore|hence|finally|then|and),? )?(?:(?:the|our) )?(?:(?:final|correct) )?"
@@ -209,9 +213,19 @@ def _first(claims: list[Claim], rule: str) -> str | None:
     return next((claim.text for claim in claims if claim.rule == rule), None)
 
 
-def says_nothing(text: str) -> bool:
-    """Whether a step is nothing but a phrase, or holds no words at all (rule `filler`)."""
-    return len(text) < MAX_FILLER * 8 and _is_filler(_bare(text))
+def says_nothing(text: str, answers: Sequence[str] = (), last: bool = False) -> bool:
+    """Whether a step is nothing but a phrase, or holds no words at all (rule `filler`).
+
+    Args:
+        text: The step.
+        answers: What the solution or the reference answers; a step that is one of them says something.
+        last: Whether it is the last step; "Yes." and the like are then an answer.
+    """
+    if len(text) >= MAX_FILLER * 8 or not _is_filler(bare := _bare(text)):
+        return False
+    if last and _VERDICT.fullmatch(_SEPARATORS.sub(" ", bare).strip()):
+        return False
+    return not bare.strip() or all(_bare(answer).strip() != bare.strip() for answer in answers)
 
 
 def _is_filler(bare: str) -> bool:

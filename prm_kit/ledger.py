@@ -156,6 +156,11 @@ class Ledger:
         )
         return {solution_id for (solution_id,) in rows}
 
+    def knows(self, rater: Rater) -> bool:
+        """Whether there is any annotation by a rater of this kind and name."""
+        query = "SELECT EXISTS (SELECT 1 FROM annotations WHERE rater_kind = ? AND rater_name = ?)"
+        return bool(self._db.execute(query, (rater.kind, rater.name)).fetchone()[0])
+
     def everything(self) -> Iterator[Annotation]:
         """Every annotation ever appended, superseded ones included, in the order of appending."""
         for rows in self._pages("SELECT seq, * FROM annotations WHERE seq > ? ORDER BY seq LIMIT ?"):

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from labeling.judge.facets import Facets, read_facets
 from labeling.judge.quote import is_quoted
-from labeling.judge.structured import objects_in
+from labeling.judge.structured import objects_in, spans_of_objects
 
-READING = "1"
+READING = "2"
 """Version of this reading; raised whenever the same answer would be read otherwise."""
 
 LONGEST_REASON = 500
@@ -34,7 +34,8 @@ FAULT_TEXT: dict[Fault, str] = {
 }
 """What the judge is told when it is asked again: words of our own, nothing from the answer."""
 
-_THINKING = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
+_THOUGHT = re.compile(r"</think(?:ing)?>")
+_OBJECT_FIRST = re.compile(r"\s*(?:```\w*\s*)?(?=\{)")
 _BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\s*\{)?\s*(?:paragraph[_ ]?)?\s*(-?\d{1,6})\s*\}", re.IGNORECASE)
 
 
@@ -77,7 +78,7 @@ def read_entries(text: str, ids: Sequence[str], shown: Sequence[str]) -> Reading
     faults: Counter[Fault] = Counter()
     found: dict[int, dict[str, Any]] = {}
     doubled: set[int] = set()
-    for entry in _entries(_THINKING.sub("", text), index):
+    for entry in _entries(_after_thinking(text), index):
         step = index.get(str(entry.get("id", "")).strip())
         if step is None:
             faults["unknown id"] += 1
@@ -108,7 +109,7 @@ def read_index(text: str, steps: int) -> Reading:
         text: The answer.
         steps: How many steps there are.
     """
-    found = _BOXED.findall(_THINKING.sub("", text))
+    found = _BOXED.findall(_after_thinking(text))
     if not found or not -1 <= int(found[-1]) < steps:
         return Reading(faults={"no index": 1})
     said = int(found[-1])
@@ -121,6 +122,26 @@ def plain(text: Any, most: int = LONGEST_REASON) -> str:
         return ""
     clean = text[: most + 1].replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8").strip()
     return clean if len(clean) <= most else f"{clean[: most - 1]}…"
+
+
+def _after_thinking(text: str) -> str:
+    """What follows the first end of thinking that no JSON object holds: a quote of a step may hold such a mark.
+
+    Nothing is taken from a text that begins with an object that is cut off or broken: a mark in it cannot be told from
+    one in a quote.
+    """
+    if _THOUGHT.search(text) is None:
+        return text
+    spans = spans_of_objects(text)
+    begins = _OBJECT_FIRST.match(text)
+    if begins is not None and (not spans or spans[0][0] != begins.end()):
+        return text
+    position = 0
+    for start, end in [*spans, (len(text), len(text))]:
+        if (mark := _THOUGHT.search(text, position, start)) is not None:
+            return text[mark.end() :]
+        position = end
+    return text
 
 
 def _entries(text: str, index: Mapping[str, int]) -> list[dict[str, Any]]:

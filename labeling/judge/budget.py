@@ -1,8 +1,15 @@
-"""What a run may cost, in calls, tokens and money: estimated before, counted during, never exceeded.
+"""What a run may cost, in calls, tokens and money: estimated before, counted during.
 
 Before every attempt the most that it can cost is set aside; what was not used goes back when the response is there.
-So the ceiling holds even with hundreds of requests in flight. Prices come from a file of the user's: none are shipped,
-they would be wrong tomorrow.
+So the ceiling holds even with hundreds of requests in flight.
+
+Counted are, of this run, every answer, as the server counts its tokens (by estimate where it does not), and with all
+that was set aside every attempt that may have been charged without bringing an answer: too late, unreadable, broken
+off within the response, or given up. Of earlier runs the stored answers are counted, usable or not, and nothing else:
+their attempts without an answer, and answers that a kill lost before they were stored, are not. Never counted is an
+attempt that the server turned down with an error, or whose connection broke before a response began.
+
+Prices come from a file of the user's: none are shipped, they would be wrong tomorrow.
 """
 
 from __future__ import annotations
@@ -38,7 +45,10 @@ class Prices(Settings):
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The most that may be used, earlier runs in the same directory included; None: no limit."""
+    """The most that may be used, the stored answers of earlier runs in the same directory included; None: no limit.
+
+    Attempts of earlier runs that brought no answer are not included.
+    """
 
     calls: int | None = None
     tokens: int | None = None
@@ -94,7 +104,7 @@ class Budget:
     Args:
         ceilings: The limits.
         price: Price of the model, needed for a limit of cost.
-        spent: What earlier runs used.
+        spent: What the stored answers of earlier runs used.
 
     Raises:
         UsageError: A limit of cost without a price, or a limit that is negative.

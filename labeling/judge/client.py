@@ -74,12 +74,13 @@ class Patience:
 
 
 class _TransientError(Exception):
-    """An attempt failed and another may not."""
+    """An attempt failed and another may not. `charged`: it may have been answered, and paid for, all the same."""
 
-    def __init__(self, kind: str, message: str, wait: float | None = None) -> None:
+    def __init__(self, kind: str, message: str, wait: float | None = None, charged: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
         self.wait = wait
+        self.charged = charged
 
 
 class ChatClient:
@@ -166,15 +167,19 @@ class ChatClient:
             await asyncio.sleep(wait)
 
     async def _paid_attempt(self, content: bytes, headers: Mapping[str, str], need: Need, slot: Slot) -> Reply:
+        """One attempt, counted: an answer as the server counts it, a refusal or an error of the server as nothing.
+
+        An attempt that ends half way (in time, unreadable, broken off once a response had begun, given up by us) may
+        have been answered, and charged, behind our back: it counts as all that it needs at most.
+        """
         reserved = await self.budget.reserve(need)
-        # Whatever ends an attempt half way may have been answered, and charged, behind our back.
-        used = Usage(1, need.prompt_tokens, 0, estimated=True)
+        used = Usage(1, need.prompt_tokens, need.completion_tokens, estimated=True)
         try:
             reply = await self._attempt(content, headers, slot)
             used = reply.usage
             return reply
         except (EndpointError, RefusedError, _TransientError) as error:
-            if not isinstance(error, _TransientError) or error.kind not in ("timeout", "garbage"):
+            if not isinstance(error, _TransientError) or not error.charged:
                 used = Usage()
             raise
         finally:
@@ -182,27 +187,31 @@ class ChatClient:
 
     async def _attempt(self, content: bytes, headers: Mapping[str, str], slot: Slot) -> Reply:
         pool = self._pool()
+        begun = False
         try:
             async with asyncio.timeout(self._patience.attempt):
                 request = pool.build_request("POST", self.endpoint.chat_url, content=content, headers=headers)
                 response = await pool.send(request, stream=True)
+                begun = response.status_code == 200
                 try:
                     body = await _read(response)
                 finally:
                     await response.aclose()
         except TimeoutError:
-            raise _TransientError("timeout", f"no whole response within {self._patience.attempt:g} s") from None
+            late = f"no whole response within {self._patience.attempt:g} s"
+            raise _TransientError("timeout", late, charged=True) from None
         except httpx2.TimeoutException:
             raise _TransientError("connection", "no connection within 10 s") from None
         except (httpx2.TransportError, httpx2.StreamError, ValueError) as error:
-            raise _TransientError("connection", f"{type(error).__name__}: {self._clean(str(error))}") from None
+            broken = f"{type(error).__name__}: {self._clean(str(error))}"
+            raise _TransientError("connection", broken, charged=begun) from None
         if response.status_code == 200:
             if response.headers.get("content-encoding", "identity") != "identity":
-                raise _TransientError("garbage", "the response is compressed though that was not asked for")
+                raise _TransientError("garbage", "the response is compressed, which was not asked for", charged=True)
             try:
                 return reply_of(self._blotted(body), len(content))
             except MalformedReplyError as error:
-                raise _TransientError("garbage", str(error)) from None
+                raise _TransientError("garbage", str(error), charged=True) from None
         raise self._fault(response.status_code, response.headers, body, slot)
 
     def _fault(self, status: int, headers: Mapping[str, str], body: bytes, slot: Slot) -> Exception:
@@ -258,7 +267,7 @@ async def _read(response: httpx2.Response) -> bytes:
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > LARGEST_BODY:
-            raise _TransientError("garbage", f"the response is larger than {LARGEST_BODY} bytes")
+            raise _TransientError("garbage", f"the response is larger than {LARGEST_BODY} bytes", charged=True)
     return bytes(body)
 
 

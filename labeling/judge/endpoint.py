@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from prm_kit.errors import UsageError
+from prm_kit.secrecy import is_loopback, private_text
 
 DEFAULT_KEY_VARIABLE = "PRM_KIT_API_KEY"
 
@@ -71,7 +70,7 @@ def endpoint(base_url: str, key: Key | None = None, insecure: bool = False) -> E
         raise UsageError(f"--base-url {base_url!r} is no http or https address such as http://127.0.0.1:8000/v1")
     if parts.username is not None or parts.query or parts.fragment:
         raise UsageError(f"--base-url of {host}: user, password, query and fragment have no place in it")
-    local = _is_loopback(host)
+    local = is_loopback(host)
     if parts.scheme == "http" and not local and not insecure:
         raise UsageError(
             f"--base-url {base_url!r}: http to another machine sends the key and the data readably; "
@@ -96,23 +95,9 @@ def load_key(
             raise UsageError(f"{where} is empty or not set")
     else:
         where = str(file)
-        try:
-            if stat.S_IMODE(file.stat().st_mode) & 0o077:
-                raise UsageError(f"{file}: others can read this key; chmod 600 {file}")
-            secret = file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{file}: the key cannot be read: {error}") from None
+        secret = private_text(file).strip()
         if not secret:
             raise UsageError(f"{file}: holds no key")
     if secret and not re.fullmatch(r"[\x21-\x7e]+", secret):
         raise UsageError(f"{where}: the key holds white space or signs that no header can carry")
     return Key(secret) if secret else None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

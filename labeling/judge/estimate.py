@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from labeling.judge.batch import requests_for
+from labeling.judge.batch import requests_for, unanswered
 from labeling.judge.budget import Price, cost_of
 from labeling.judge.labeler import JudgeLabeler
 from labeling.judge.reply import Usage, estimated_tokens
@@ -65,8 +65,9 @@ def estimate(labeler: JudgeLabeler, solutions: Iterable[Solution]) -> Estimate:
 
     store = AnswerStore(labeler.connection.store)
     try:
-        for request in requests_for(labeler, counted()):
-            if store.get(request.key) is not None:
+        for first in requests_for(labeler, counted()):
+            request = unanswered(labeler, first, store)
+            if request is None:
                 in_store += 1
                 continue
             calls += 1

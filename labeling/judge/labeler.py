@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from labeling.judge.answer import FAULT_TEXT, READING, Fault, Reading, read_answer
-from labeling.judge.client import RefusedError
+from labeling.judge.client import RefusedError, UnansweredError
 from labeling.judge.facets import DERIVATION, derived
 from labeling.judge.prompt import Asked, Prompt, render
 from labeling.judge.reply import Reply
@@ -102,7 +102,11 @@ class JudgeLabeler:
         return self._counted(solution, asked, [ballot for ballot in ballots if isinstance(ballot, Ballot)], fillers)
 
     async def _ballot(self, solution: Solution, asked: Asked, vote: int, session: Session) -> Ballot:
-        """One vote: ask, and once more if the answer was cut off or something in it could not be read."""
+        """One vote: ask, and once more if the answer was cut off or something in it could not be read.
+
+        Where nothing may be asked, an answer in which something could be read stands as it is; one that was cut off
+        does not, so that the solution stays to be asked with twice the tokens.
+        """
         try:
             reply, reading, key = await self._ask(asked, vote, session)
         except RefusedError:
@@ -118,6 +122,10 @@ class JudgeLabeler:
                 told = render(self.prompt, solution, self.settings.show_reference, FAULT_TEXT[fault])
                 again, second, other = await self._ask(told, vote, session)
         except RefusedError:  # too long for the server, say: what the first answer said remains
+            return first
+        except UnansweredError as error:
+            if reply.cut_off or error.kind != "not in store":
+                raise
             return first
         return Ballot(_joined(reading, second), (key, other), again.model, again.refused)
 
@@ -192,8 +200,12 @@ class JudgeLabeler:
         return len(self._fillers(solution)) == len(solution.spans)
 
     def _fillers(self, solution: Solution) -> dict[int, str]:
-        """Steps that say nothing, by the rules, with the rule's comment."""
-        return {step: FILLER for step, text in enumerate(solution.steps) if says_nothing(text)}
+        """Steps that say nothing, by the rules, with the rule's comment. What can be the answer says something."""
+        answers = [answer for answer in (solution.final_answer, solution.reference_answer) if answer is not None]
+        last = len(solution.spans) - 1
+        return {
+            step: FILLER for step, text in enumerate(solution.steps) if says_nothing(text, answers, last=step == last)
+        }
 
 
 def _vote(reading: Reading) -> Vote:

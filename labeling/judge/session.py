@@ -119,13 +119,14 @@ class Session:
             read: Reads an answer. What it can read something from is stored to be found again.
 
         Returns:
-            The answer, what was read, and the request's key.
+            The answer, what was read, and the request's key. An answer in the store that was cut off is returned as it
+            is: the same limit would cut it off again.
 
         Raises:
             EndpointError, RefusedError, UnansweredError, LimitReachedError: As `ChatClient.send`.
         """
         key = request_key(self.connection.endpoint.base_url, body, prompt_version, vote)
-        if (known := self.store.get(key)) is not None:
+        if (known := self.store.get(key) or self.store.cut_off(key)) is not None:
             self.from_store += 1
             return known, self._counted(read(known)), key
         if self.connection.offline:
@@ -151,7 +152,7 @@ def request_key(base_url: str, body: Mapping[str, Any], prompt_version: str, vot
 
 
 def answer_of(key: str, asked_model: str, reply: Reply, reading: Reading) -> Answer:
-    """A record for the store. Refusals, answers cut off and unreadable ones are not given out again."""
+    """A record for the store. Refusals, answers cut off and unreadable ones are not the answer to their request."""
     usable = reading.judged and not reply.cut_off and not reply.refused
     faults = [FAULT_TEXT[fault] for fault in reading.faults]
     return Answer(key, asked_model, reply, usable, "; ".join(faults))
@@ -190,4 +191,4 @@ class _Writer:
     def _is_labelled(self, record: Judged) -> bool:
         assert self._ledger is not None
         history = self._ledger.history(record.solution.id, self._rater)
-        return any(annotation.rater == self._rater for annotation in history)
+        return bool(history) and history[-1].rater == self._rater

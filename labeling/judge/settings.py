@@ -12,6 +12,7 @@ from prm_kit.settings import Settings
 _TOKENS_PER_STEP = 160
 _TOKENS_BESIDES = 256
 _CRITIC_TOKENS = 2048
+_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 class JudgeSettings(Settings):
@@ -66,14 +67,16 @@ def request_body(
         "temperature": temperature,
         "top_p": settings.top_p,
         "seed": None if settings.seed is None else settings.seed + vote,
-        "max_tokens": (settings.max_tokens or usual) * (2 if longer else 1),
+        "max_tokens": settings.max_tokens or usual,
         "response_format": response_format(form, steps) if asks == "facets" else None,
     }
     body |= settings.extra_body
+    if longer:
+        body |= {name: 2 * body[name] for name in _LIMITS if isinstance(body.get(name), int)}
     return {key: value for key, value in body.items() if value is not None}
 
 
 def most_tokens(body: dict[str, Any]) -> int:
     """Most tokens that the answer to a request can have; the model's whole context is not known, so 32,768 without."""
-    limits = [body[name] for name in ("max_tokens", "max_completion_tokens") if isinstance(body.get(name), int)]
+    limits = [body[name] for name in _LIMITS if isinstance(body.get(name), int)]
     return max(limits, default=32_768)

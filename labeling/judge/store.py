@@ -1,7 +1,8 @@
 """Answers on disk, so that what was paid for is never asked twice.
 
 Answers that can be used are found again by the hash of all that led to them. Those that cannot be used (refusals, cut
-off, unreadable) are kept as well, to be looked at and counted, and never given out. JSON text, compressed; no pickle.
+off, unreadable) are kept as well, to be looked at and counted, and never given out as the answer; one that was cut off
+tells that twice the tokens are to be asked for. JSON text, compressed; no pickle.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import sqlite3
 import time
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from labeling.judge.reply import Reply, Usage
 from prm_kit.errors import InputError
@@ -19,6 +21,9 @@ from prm_kit.errors import InputError
 STORE_VERSION = 1
 APPLICATION_ID = 0x70726D4A
 """Marks the file as ours in its header: "prmJ"."""
+
+_COLUMNS = "model, finish, refusal, prompt_tokens, completion_tokens, estimated, text"
+_UNUSABLE_INDEX = "CREATE INDEX IF NOT EXISTS unusable_by_key ON answers (key) WHERE usable = 0"
 
 _SCHEMA = (
     """
@@ -99,7 +104,7 @@ class AnswerStore:
                 answer.reply.model,
                 answer.asked_model,
                 answer.reply.finish,
-                answer.reply.refusal and answer.reply.refusal.encode("utf-8", "replace").decode("utf-8"),
+                answer.reply.refusal and _storable(answer.reply.refusal),
                 answer.reply.usage.prompt_tokens,
                 answer.reply.usage.completion_tokens,
                 answer.reply.usage.estimated,
@@ -122,16 +127,25 @@ class AnswerStore:
 
     def get(self, key: str) -> Reply | None:
         """The usable answer to a request, or None."""
-        row = self._db.execute(
-            "SELECT model, finish, refusal, prompt_tokens, completion_tokens, estimated, text FROM answers "
-            "WHERE key = ? AND usable",
-            (key,),
-        ).fetchone()
-        if row is None:
-            return None
-        model, finish, refusal, read, written, estimated, text = row
-        usage = Usage(1, read, written, bool(estimated))
-        return Reply(zlib.decompress(text).decode("utf-8"), finish, refusal, model, usage)
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM answers WHERE key = ? AND usable", (key,))  # noqa: S608
+        return next(map(_reply, rows), None)
+
+    def cut_off(self, key: str) -> Reply | None:
+        """The first answer to a request that the limit of tokens ended, or None."""
+        return next((reply for reply in self._unusable(key) if reply.cut_off and not reply.refused), None)
+
+    def holds(self, answer: Answer) -> bool:
+        """Whether the request has a usable answer, or this very one that cannot be used: read a second time, say."""
+        if self.get(answer.key) is not None:
+            return True
+        same = replace(answer.reply, text=_storable(answer.reply.text))
+        if same.refusal is not None:
+            same = replace(same, refusal=_storable(same.refusal))
+        return any(reply == same for reply in self._unusable(answer.key))
+
+    def _unusable(self, key: str) -> Iterator[Reply]:
+        query = f"SELECT {_COLUMNS} FROM answers WHERE key = ? AND usable = 0 ORDER BY seq"  # noqa: S608
+        return map(_reply, self._db.execute(query, (key,)).fetchall())
 
     def spent(self, asked_model: str) -> Usage:
         """What the answers of a model used, also those that cannot be used."""
@@ -164,6 +178,8 @@ class AnswerStore:
             for statement in _SCHEMA:
                 self._db.execute(statement)
             version = STORE_VERSION
+        if version == STORE_VERSION:
+            self._db.execute(_UNUSABLE_INDEX)  # stores of before it was added have none
         self._db.execute("COMMIT")
         if version != STORE_VERSION:
             raise InputError(f"{self.path}: store of version {version}, this prm-kit reads {STORE_VERSION}")
@@ -179,3 +195,13 @@ class AnswerStore:
                 if "locked" not in str(error) or time.monotonic() > until:
                     raise
                 time.sleep(0.01)
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _reply(row: Sequence[Any]) -> Reply:
+    model, finish, refusal, read, written, estimated, text = row
+    usage = Usage(1, read, written, bool(estimated))
+    return Reply(zlib.decompress(text).decode("utf-8"), finish, refusal, model, usage)

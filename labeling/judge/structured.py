@@ -57,14 +57,19 @@ def objects_in(text: str) -> Iterator[dict[str, Any]]:
     number of characters read.
     """
     found = False
-    for value in _scan(text):
+    for _, _, value in _scan(text):
         found = True
         yield value
     if not found:
-        yield from _scan(_with_backslashes_escaped(text))
+        yield from (value for _, _, value in _scan(_with_backslashes_escaped(text)))
 
 
-def _scan(text: str) -> Iterator[dict[str, Any]]:
+def spans_of_objects(text: str) -> list[tuple[int, int]]:
+    """Where the outermost whole JSON objects in a text start and end, in order."""
+    return [(start, end) for start, end, _ in _scan(text)]
+
+
+def _scan(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
     text = text[:_LONGEST_TEXT]
     position = read = 0
     while read < _MOST_READ and (opening := _OPENING.search(text, position)):
@@ -74,7 +79,7 @@ def _scan(text: str) -> Iterator[dict[str, Any]]:
             position = opening.end()
             read += len(text) - position
             continue
-        yield value
+        yield opening.start(), position, value
 
 
 def _with_backslashes_escaped(text: str) -> str:

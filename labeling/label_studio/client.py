@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from labeling.label_studio.studio import KnownTask, NewTask, Project, StudioDownError, StudioError
 from prm_kit.errors import UsageError
+from prm_kit.secrecy import is_loopback
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio
@@ -23,8 +24,6 @@ TIMEOUT = 600.0
 _PAGE = 500
 _ONCE: Any = {"max_retries": 0}
 """For what must not be sent twice: the SDK repeats any request whose answer was lost."""
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def check_url(url: str, insecure: bool = False) -> str:
@@ -40,7 +39,7 @@ def check_url(url: str, insecure: bool = False) -> str:
         raise UsageError(
             "the address of the server holds a user or password; give a token in the environment or a file"
         )
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure:
+    if parts.scheme == "http" and not is_loopback(parts.hostname) and not insecure:
         raise UsageError(f"{url}: the token would go through the network readable; use https, or --insecure")
     return url.rstrip("/") + "/"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from prm_kit.errors import InputError, UsageError
+from prm_kit.secrecy import private_text
 
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"  # noqa: S105 - the variable's name
 """Environment variable that holds the token of a server given by its address."""
@@ -71,19 +71,3 @@ def token_for(url: str, token_file: Path | None, environment: Mapping[str, str] 
             "Label Studio shows it under Account & Settings"
         )
     return token.strip()
-
-
-def private_text(path: Path) -> str:
-    """The text of a file that only its owner can read.
-
-    Raises:
-        UsageError: It is not there, or others can read it.
-    """
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
-        raise UsageError(f"{path}: others can read it; run: chmod 600 {path}")
-    return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -41,6 +41,13 @@ class Read:
     skipped: Counter[int] = field(default_factory=Counter)
     refused: list[dict[str, Any]] = field(default_factory=list)
     foreign: int = 0
+
+    def users(self) -> set[int]:
+        """Everybody who did something in it, by number: labelled, skipped, was refused, or edited another's labels."""
+        refused = {entry["annotator"] for entry in self.refused}
+        editors = {labels.edited_by for found in self.labels.values() for labels in found}
+        users = {user for _, user in self.labels} | set(self.skipped) | refused | editors
+        return {user for user in users if user is not None}
 
 
 @dataclass
@@ -126,7 +133,7 @@ def _read_task(
                 {
                     "task": task.get("id"),
                     "annotation": row.get("id"),
-                    "annotator": row.get("completed_by"),
+                    "annotator": _number(row.get("completed_by")),
                     "solution": data.get("prm_solution"),
                     "reason": str(error),
                 }
@@ -166,7 +173,7 @@ def pull(
     """
     download(studio, project.id, export, patience)
     read = read_export(export, ledger.solution, page.policy)
-    names = names_of(studio.emails(), name_of)
+    names = names_of(studio.emails(), name_of, read.users())
     pulled = Pulled(
         annotations=read.annotations,
         refused=[{**entry, "annotator": _name(entry["annotator"], names)} for entry in read.refused],
@@ -208,13 +215,13 @@ def _joined(
         yield annotation
 
 
-def names_of(emails: Mapping[int, str], name_of: Callable[[str], str]) -> dict[int, str]:
-    """What users are called, by user number.
+def names_of(emails: Mapping[int, str], name_of: Callable[[str], str], users: Set[int]) -> dict[int, str]:
+    """What users are called, by user number; of the server's accounts only those asked for need a name.
 
     Raises:
-        InputError: Two people would have one name: their labels could not be told apart.
+        InputError: Two of them would have one name: their labels could not be told apart.
     """
-    names = {user: name_of(email) for user, email in emails.items()}
+    names = {user: name_of(email) for user, email in emails.items() if user in users}
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
     if twice:
         raise InputError(f"several annotators would be called {twice[0]!r}")
@@ -229,6 +236,10 @@ def pseudonym(email: str) -> str:
     return f"annotator-{sha256(f'prm-kit {email.strip().lower()}'.encode()).hexdigest()[:10]}"
 
 
-def _name(user: Any, names: Mapping[int, str]) -> str:
+def _name(user: int | None, names: Mapping[int, str]) -> str:
+    return names.get(user, f"user-{user}") if user is not None else "nobody"
+
+
+def _number(user: Any) -> int | None:
     number = user.get("id") if isinstance(user, dict) else user
-    return names.get(number, f"user-{number}") if isinstance(number, int) else "nobody"
+    return number if isinstance(number, int) else None

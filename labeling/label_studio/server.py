@@ -86,7 +86,7 @@ def up(
         UsageError: The port is taken.
         PrmKitError: It does not start.
     """
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    data = _private(data)
     with _alone(data):
         there = running(data)
         if there is not None:
@@ -94,22 +94,30 @@ def up(
         server = install(environment(), say)
         if not (data / DATABASE).exists():
             empty = template(server, home(), say)
-            shutil.copyfile(empty, data / f"{DATABASE}.part")
-            (data / f"{DATABASE}.part").replace(data / DATABASE)
+            part = data / f"{DATABASE}.part"
+            shutil.copyfile(empty, part)
+            part.chmod(0o600)  # before there is a token in it
+            part.replace(data / DATABASE)
         account = made_or_read(data / "credentials.json")
         number = _free_port(host, port)
         say(f"starting Label Studio on port {number}")
         process = _start(server, data, account, host, number, public_url)
-        shown = LOOPBACK if host in ("0.0.0.0", "::") else host  # noqa: S104 - only compared
-        started = Running(f"http://{shown}:{number}", host, number, process.pid, data)
-        _wait(process, started, account)
-        write_json(data / "server.json", asdict(started) | {"data": str(data)})
+        try:
+            shown = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - only compared
+            started = Running(f"http://{_bracketed(shown)}:{number}", host, number, process.pid, data)
+            _wait(process, started, account)
+            write_json(data / "server.json", asdict(started) | {"data": str(data)})
+        except BaseException:  # Ctrl-C too: it does not reach the child, which would run on, known to nobody
+            process.kill()
+            process.wait()
+            raise
         process.returncode = 0  # it is meant to outlive us: Popen need not warn of it
     return started, True
 
 
 def running(data: Path) -> Running | None:
     """The server of a data directory, if it runs."""
+    data = data.resolve()  # as on its command line, wherever we are called
     try:
         row: dict[str, Any] = json.loads((data / "server.json").read_text(encoding="utf-8"))
         found = Running(row["url"], row["host"], int(row["port"]), int(row["pid"]), data)
@@ -124,6 +132,7 @@ def down(data: Path) -> bool:
     Raises:
         PrmKitError: It does not stop.
     """
+    data = data.resolve()
     there = running(data)
     if there is not None:
         for sign in (signal.SIGTERM, signal.SIGKILL):
@@ -159,16 +168,40 @@ def _start(
             "SESSION_COOKIE_SECURE": "1",
         }
     command = [str(server), "start", "--no-browser", "--data-dir", str(data)]
-    command += ["--internal-host", host, "--port", str(port), "--enable-legacy-api-token"]
-    with (data / "server.log").open("ab") as log:
+    command += ["--internal-host", _bracketed(host), "--port", str(port), "--enable-legacy-api-token"]
+    with open(data / "server.log", "ab", opener=_for_us_alone) as log:
         return subprocess.Popen(  # noqa: S603 - our own words
             command,
             env=clean_environment(**secret),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            umask=0o077,  # the database holds the token
             start_new_session=True,  # it outlives this command, and no Ctrl-C in this terminal reaches it
         )
+
+
+def _private(data: Path) -> Path:
+    """The directory, made if need be and closed to others, by the one name that it has from everywhere.
+
+    Raises:
+        UsageError: It cannot be made, or belongs to somebody else.
+    """
+    data = data.resolve()
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        data.chmod(0o700)  # mkdir's mode would leave one that is there already open
+    except OSError as error:
+        raise UsageError(f"{data}: {error.strerror}; take another --data") from None
+    return data
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _wait(process: subprocess.Popen[bytes], server: Running, account: Credentials) -> None:
@@ -176,8 +209,6 @@ def _wait(process: subprocess.Popen[bytes], server: Running, account: Credential
     until = time.monotonic() + START_SECONDS
     while not _knows(server.url, account.token):
         if process.poll() is not None or time.monotonic() > until:
-            with suppress(ProcessLookupError):
-                process.kill()
             log = (server.data / "server.log").read_text(encoding="utf-8", errors="replace")
             raise PrmKitError(f"Label Studio did not start; the end of {server.data / 'server.log'}:\n{log[-2000:]}")
         time.sleep(0.3)

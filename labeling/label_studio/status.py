@@ -40,7 +40,7 @@ def status(
     """
     download(studio, project.id, export)
     read = read_export(export, solution_of, page.policy)
-    names = names_of(studio.emails(), name_of)
+    names = names_of(studio.emails(), name_of, read.users())
     per_window: Counter[tuple[str, int]] = Counter()
     for (solution_id, _), found in read.labels.items():
         per_window.update((solution_id, labels.window.index) for labels in newest(found))

@@ -117,13 +117,14 @@ class Judging:
         return {"batch_out": str(folder), **write_batch(labeler, self._todo(labeler), folder)}
 
     def read_batch(self, files: Sequence[Path]) -> dict[str, int] | None:
-        """Read results of a batch into the store of answers; None where there are none to read."""
+        """Read results of a batch into the store of answers, whatever is labelled by now; None where there are none."""
         from labeling.judge.batch import read_batch
+        from pipelines.data import solutions
 
         if not files:
             return None
         labeler = self._labeler(self._form())
-        return read_batch(labeler, self._todo(labeler), files)
+        return read_batch(labeler, solutions(self.snapshots), files)
 
     def estimate(self) -> dict[str, Any]:
         """What is to come."""

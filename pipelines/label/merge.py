@@ -64,12 +64,12 @@ def merge(
         snapshots = snapshots_of(inputs or [], out / "imported", progress)
         store = Ledger(path, must_exist=not inputs)
         everybody = label_table(View(snapshots, store))
-        merged_before = settings.rater.name in everybody.of(["merged"]).raters["name"]
+        before = merged_by(everybody, settings.rater.name)
         table = chosen(everybody, settings.kinds)
         merged = merge_table(table, settings)
         solutions = chain(store.solutions(), View(snapshots).iter_solutions() if snapshots else ())
-        annotations = merged_annotations(solutions, table, merged, settings, now())
-        counts = append_new(store, annotations, merged_before, progress)
+        annotations = merged_annotations(solutions, table, merged, settings, now(), before)
+        counts = append_new(store, annotations, bool(before), progress)
         rater = {"kind": settings.rater.kind, "name": settings.rater.name, "version": settings.rater.version}
         summary = {"rater": rater, **counts, **merge_summary(merged, table)}
     if merged.rest is not None:
@@ -80,16 +80,24 @@ def merge(
     output.summary(out / "summary.json")
 
 
+def merged_by(table: LabelTable, policy: str) -> set[str]:
+    """Ids of the solutions for which the table holds an annotation merged by this policy."""
+    merged = table.of(["merged"])
+    numbers = merged.raters.filter(merged.raters["name"] == policy)["rater"].to_list()
+    about = merged.of_raters(numbers).annotations.select("solution").unique()
+    return set(table.solutions.join(about, on="solution")["id"])
+
+
 def words(text: str | None) -> list[str]:
     """Comma-separated words."""
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 def now() -> str:
-    """The time, ISO 8601 in UTC."""
+    """The time, ISO 8601 in UTC, so fine that no two changes of mind share it."""
     from datetime import UTC, datetime
 
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def append_new(
@@ -114,7 +122,7 @@ def append_new(
     for solution, annotation in annotations:
         before = ledger.history(solution.id, annotation.rater) if merged_before else []
         counts["solutions"] += 1
-        if (before and _timeless(before[-1]) == _timeless(annotation)) or not (before or annotation.labels):
+        if (before and timeless(before[-1]) == timeless(annotation)) or not (before or annotation.labels):
             counts["unchanged"] += 1
             continue
         batch.append((solution, annotation))
@@ -141,7 +149,8 @@ def _append(ledger: Ledger, batch: list[tuple[Solution, Annotation]]) -> int:
     return appended.annotations
 
 
-def _timeless(annotation: Annotation) -> str:
+def timeless(annotation: Annotation) -> str:
+    """The id that the annotation has without its time: equal for those that say the same."""
     from dataclasses import replace
 
     return replace(annotation, time="").id

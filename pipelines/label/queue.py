@@ -64,7 +64,7 @@ def queue(
         if not members and table is not None:
             members = scores_of_raters(table.of(["prm"]))
         candidates = list(candidates_of(View(snapshots), table, members))
-        golden = gold_order(known, {c.id for c in candidates if c.labelled}, seed)
+        golden = gold_order(known, labelled_by_people(table), seed)
         labelled = sum(candidate.labelled for candidate in candidates)
         if again:
             candidates = [candidate._replace(labelled=False) for candidate in candidates]
@@ -102,15 +102,19 @@ def candidates_of(view: View, table: LabelTable | None, members: Members) -> Ite
     """Every solution of a view with what the table and the members of the ensemble know of it."""
     from labeling.queue import Candidate, disagreements
 
-    people: set[str] = set()
-    apart: dict[str, float] = {}
-    if table is not None:
-        by_people = table.of(["human"]).labels.select("solution").unique()
-        people = set(table.solutions.join(by_people, on="solution")["id"])
-        apart = disagreements(table.of(without=["merged"]))
+    people = labelled_by_people(table)
+    apart = {} if table is None else disagreements(table.of(without=["merged"]))
     for id_, is_correct in view.solutions().select("id", "is_correct").collect().iter_rows():
         said = [member[id_] for member in members if id_ in member]
         yield Candidate(id_, id_ in people, is_correct, said, apart.get(id_))
+
+
+def labelled_by_people(table: LabelTable | None) -> set[str]:
+    """Ids of the solutions of which people have judged a step, whether they are among those to choose from or not."""
+    if table is None:
+        return set()
+    by_people = table.of(["human"]).labels.select("solution").unique()
+    return set(table.solutions.join(by_people, on="solution")["id"])
 
 
 def gold_order(known: LabelTable | None, labelled: Set[str], seed: int) -> list[str]:

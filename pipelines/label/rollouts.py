@@ -155,7 +155,8 @@ def _labeler(
 
     version = settings.version(checkpoint_version(folder), task or "reference")
     called = checkpoint_name(folder, name)
-    rater = Rater("rollout", f"{called} omega" if settings.method == "omega" else called, version)
+    # A method is another rater: shares without values do not take back the labels that stand beside them.
+    rater = Rater("rollout", called if settings.method == "hard" else f"{called} {settings.method}", version)
     policy = Policy.load(folder, "cuda" if torch.cuda.is_available() else "cpu")
     context = getattr(policy.model.config, "max_position_embeddings", None)
     engine = TransformersEngine(policy.model, max_rows=rows)

@@ -47,9 +47,10 @@ def up(
 ) -> None:
     """Start a local Label Studio; the first time, install it into a virtual environment of its own."""
     from labeling.label_studio import server
+    from prm_kit.secrecy import is_loopback
 
     output = Output(as_json)
-    if host not in ("127.0.0.1", "::1", "localhost"):
+    if not is_loopback(host):
         sys.stderr.write(
             f"prm-kit: {host} can be reached from the network, and Label Studio speaks plain http: put a proxy with "
             "TLS before it (and give its address as --public-url), or passwords can be read on the way\n"
@@ -125,8 +126,8 @@ def push(
     ):
         beforehand = predictions_of(store, predictions) if predictions else None
         snapshots = snapshots_of(inputs, out / "imported", progress) if inputs else []
+        chosen = in_order(solutions_of(snapshots, store), queue, store)
         place = open_project(studio, project, page, overlap)
-        chosen = in_order(solutions_of(snapshots, store), queue)
         pushed = pushing.push(studio, place, page, islice(chosen, limit), store, beforehand, progress)
     run.finish({"project_title": project, "ledger": str(path), **asdict(pushed)})
     _end(output, out, pushed.solutions, added=pushed.added, known=pushed.known, differing=len(pushed.differing),

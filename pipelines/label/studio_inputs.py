@@ -46,17 +46,21 @@ def solutions_of(snapshots: list[Path], ledger: Ledger) -> Iterable[Solution]:
     return solutions(snapshots) if snapshots else ledger.solutions()
 
 
-def in_order(solutions: Iterable[Solution], queue: Path | None) -> Iterator[Solution]:
-    """The solutions as they come, or those of a queue in its order.
+def in_order(solutions: Iterable[Solution], queue: Path | None, ledger: Ledger) -> Iterable[Solution]:
+    """The solutions as they come, or those of a queue in its order. The whole queue is checked first.
+
+    Args:
+        solutions: The inputs.
+        queue: Lines {"solution_id": ...}.
+        ledger: Asked for what is not in the inputs, such as gold questions.
 
     Raises:
-        InputError: A line of the queue is malformed, names a solution twice, or one that is not there.
+        InputError: A line of the queue is malformed, names a solution twice, or one that is nowhere.
     """
     from prm_kit.errors import InputError
 
     if queue is None:
-        yield from solutions
-        return
+        return solutions
     wanted: dict[str, int] = {}
     for number, line in enumerate(queue.read_text(encoding="utf-8").splitlines(), start=1):
         try:
@@ -66,10 +70,13 @@ def in_order(solutions: Iterable[Solution], queue: Path | None) -> Iterator[Solu
         if wanted.setdefault(solution_id, number) != number:
             raise InputError(f"{queue}:{number}: solution {solution_id} stands in line {wanted[solution_id]} already")
     found = {solution.id: solution for solution in solutions if solution.id in wanted}
+    chosen = []
     for solution_id, number in wanted.items():
-        if solution_id not in found:
-            raise InputError(f"{queue}:{number}: solution {solution_id} is not in the inputs")
-        yield found[solution_id]
+        solution = found.get(solution_id) or ledger.solution(solution_id)
+        if solution is None:
+            raise InputError(f"{queue}:{number}: solution {solution_id} is neither in the inputs nor in the ledger")
+        chosen.append(solution)
+    return chosen
 
 
 def predictions_of(ledger: Ledger, rater: str) -> dict[str, Annotation]:

@@ -103,6 +103,20 @@ def test_the_filter_keeps_what_both_kinds_agree_on_until_the_first_error_and_sen
     assert result.about == {"agreed": 2, "not_agreed": 3}
 
 
+def test_dawid_skene_passes_over_raters_who_gave_no_value(ledger_of):
+    ledger = ledger_of({"a": [[1, -1]], "judge j": [[1, -1]], "rollout soft": [[None, None]]})
+    assert values(merged(ledger, "dawid-skene")["0"], 2) == [1, -1]
+    table = label_table(View(ledger=ledger))
+    estimated = merge(table, MergeSettings(policy="dawid-skene")).about["estimated"]
+    assert {label: found["labels"] for label, found in estimated.items()} == {"human a": 2, "judge j": 2}
+
+
+def test_the_filter_keeps_no_error_with_unjudged_steps_before_it(ledger_of):
+    ledger = ledger_of({"rule r": [[None, -1], [1, -1]], "judge j": [[1, -1], [1, -1]]})
+    found = merged(ledger, "filter", between=("rule", "judge"))
+    assert [values(found[key], 2) for key in "01"] == [[None, None], [1, -1]]
+
+
 def test_the_filter_needs_both_kinds(ledger_of):
     with pytest.raises(UsageError, match="kind rollout"):
         merged(ledger_of({"judge j": [[1]]}), "filter")

@@ -58,6 +58,12 @@ def test_a_first_error_that_the_reference_leaves_open_does_not_count():
     assert (found["compared"], found["agreement"], found["mean_distance"]) == (0, None, None)
 
 
+def test_labels_behind_an_error_do_not_stand_in_for_unjudged_steps_before_it():
+    said = annotations(JUDGE, [1, 1, 1, -1, 1, 1])
+    found = label_report(said, annotations(ALICE, [1, None, None, -1, 1, 1]))["first_error"]
+    assert found["compared"] == 0
+
+
 def test_without_the_number_of_steps_coverage_is_unknown_and_not_guessed():
     report = label_report([Annotation.of(solution(2), JUDGE, [1, 1])])
     assert (report["steps"], report["coverage"], report["labelled_steps"]) == (None, None, 2)

@@ -16,10 +16,10 @@ def test_a_row_is_one_judged_step_of_one_rater(table_of):
     assert table.n_problems == 2
 
 
-def test_a_first_error_is_the_first_minus_one_none_only_when_every_step_was_judged_and_else_open(table_of):
-    table = table_of({"ann": [[1, None, -1], [0, 1], [1, None], [None, None]]})
-    assert table.annotations["first_error"].to_list() == [2, NAMED_NONE, None, None]
-    assert table.annotations["judged"].to_list() == [2, 2, 1, 0]
+def test_a_first_error_is_known_where_every_step_before_it_was_judged_none_where_every_step_was_and_else_open(table_of):
+    table = table_of({"ann": [[1, 0, -1, -1], [0, -1, None], [1, None, -1], [0, 1], [1, None], [None, None]]})
+    assert table.annotations["first_error"].to_list() == [2, 1, None, NAMED_NONE, None, None]
+    assert table.annotations["judged"].to_list() == [4, 2, 2, 2, 1, 0]
 
 
 def test_of_several_annotations_by_one_rater_the_last_counts(ledger_of):

@@ -43,6 +43,13 @@ def test_agreeing_with_oneself_does_not_count(table_of):
     assert found[number["human ann"]]["first_error"]["solutions"] == 1
 
 
+def test_a_merged_first_error_behind_a_tie_is_open(table_of):
+    # Step 0 of the first solution is a tie, so nobody knows whether the error at step 1 is the first.
+    table = table_of({"ann": [[1, -1], [1, -1], [1, 1]], "ben": [[-1, -1], [1, -1], [1, 1]]})
+    reference = merged_reference(table, majority(table, MergeSettings()))
+    assert dict(reference.first_errors.select("solution", "truth").iter_rows()) == {1: 1, 2: -1}
+
+
 def test_merged_labels_of_the_ledger_know_where_they_came_from(ledger_of):
     ledger = ledger_of({"ann": [[1, 1]], "ben": [[1, None]]})
     own = {a.rater.name: a for a in ledger.current()}

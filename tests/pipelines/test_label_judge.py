@@ -190,6 +190,23 @@ def test_a_batch_is_written_read_and_labelled_offline(rows, server, tmp_path):
     assert summary(out)["unanswered"] == {"not in store": 2}
 
 
+def test_results_of_a_batch_can_be_read_again_when_all_is_labelled(rows, server, tmp_path):
+    out = tmp_path / "out"
+    judge(rows, server.url, out, "--batch-out", tmp_path / "batch")
+    results = []
+    for line in (tmp_path / "batch" / "batch-0001.jsonl").read_text().splitlines():
+        request = json.loads(line)
+        answer = completion(honest(steps_of(request["body"]), request["body"]))
+        results.append(json.dumps({"custom_id": request["custom_id"], "response": {"body": answer}}) + "\n")
+    (tmp_path / "1.jsonl").write_text("".join(results[:6]))
+    (tmp_path / "2.jsonl").write_text("".join(results[6:]))
+    one, two = ("--batch-in", tmp_path / "1.jsonl"), ("--batch-in", tmp_path / "2.jsonl")
+    for words, known, labelled in ((one, 0, 6), ((*one, *two, "--limit", 2), 6, 2), (two, 6, 4), (two, 6, 0)):
+        done = judge(rows, server.url, out, *words, "--offline")
+        assert done.exit_code == 0, done.stderr
+        assert (summary(out)["batch"]["known"], summary(out)["labelled"]) == (known, labelled)
+
+
 def test_the_recipe_says_all_that_changes_labels(rows, server, tmp_path):
     judge(rows, server.url, tmp_path / "out", "--set", "temperature=0.5", "--set", "extra_body.top_k=3")
     recipe = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())

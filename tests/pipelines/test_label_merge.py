@@ -65,6 +65,21 @@ def test_merging_again_adds_nothing_and_a_new_label_supersedes(ledger, tmp_path)
     assert merged(ledger, "majority")[solution(1).id].values(3) == (1, 1, -1)
 
 
+def test_merging_fewer_kinds_takes_back_what_only_the_others_had_labelled(ledger, tmp_path):
+    about = solution(9)
+    with Ledger(ledger) as opened:
+        opened.append([Annotation.of(about, JUDGE, [1, 1, 1])], [about])
+    assert label("merge", "--ledger", ledger, "--out", tmp_path / "out").exit_code == 0
+    assert merged(ledger, "majority")[about.id].values(3) == (1, 1, 1)
+    fewer = ("merge", "--ledger", ledger, "--kinds", "human", "--out", tmp_path / "out")
+    assert label(*fewer).exit_code == 0
+    assert merged(ledger, "majority")[about.id].labels == ()
+    assert label(*fewer).exit_code == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["appended"] == 0
+    assert label("merge", "--ledger", ledger, "--out", tmp_path / "out").exit_code == 0
+    assert merged(ledger, "majority")[about.id].values(3) == (1, 1, 1)
+
+
 def test_the_filter_writes_a_queue_of_the_rest(ledger, tmp_path):
     done = label("merge", "--ledger", ledger, "--policy", "filter", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output

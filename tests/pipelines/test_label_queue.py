@@ -85,6 +85,23 @@ def test_gold_is_mixed_in_and_its_answers_stay_out_of_the_file(pool, tmp_path):
     assert all(set(line) == {"solution_id", "rank", "reason", "score"} for line in lines(out))
 
 
+def test_gold_that_people_have_answered_comes_last_also_outside_the_data(pool, tmp_path):
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text("".join(json.dumps(row(i, labels=[1, -1], meta={"human": True})) + "\n" for i in range(90, 93)))
+    out, ledger = tmp_path / "out", tmp_path / "ledger.sqlite"
+    asked = []
+    for _ in range(3):
+        known = ("--ledger", ledger) if asked else ()
+        done = queue(pool, "--gold", gold, *known, "--gold-rate", 0.1, "--limit", 10, "--random-share", 1, "--out", out)
+        assert done.exit_code == 0, done.output
+        asked += [line["solution_id"] for line in lines(out) if line["reason"] == "gold"]
+        every = View(list((out / "imported").iterdir())).iter_solutions()
+        [answered] = [solution for solution in every if solution.id == asked[-1]]
+        with Ledger(ledger) as opened:
+            opened.append([Annotation.of(answered, Rater("human", "ann"), [1, 1])], [answered])
+    assert len(set(asked)) == len(asked) == 3
+
+
 def test_nothing_to_order_by_is_wrong_use(pool, tmp_path):
     assert queue(pool, "--out", tmp_path / "out").exit_code == 2
     done = queue(pool, "--by", "doubt", "--out", tmp_path / "out")

@@ -131,6 +131,36 @@ def test_solutions_that_a_labeller_came_by_are_stored_with_their_batch(tmp_path)
         assert [pair.solution for pair in ledger.labelled()] == [given, found]
 
 
+def test_going_back_to_earlier_settings_counts_again_and_leaves_first_runs_without_times(tmp_path):
+    given = Solution.from_steps("?", ["given"])
+
+    class Labels:
+        def __init__(self, version):
+            self.rater = Rater("rollout", "scripted", version)
+
+        def label(self, solutions):
+            return (Annotation.of(solution, self.rater, [1]) for solution in solutions)
+
+    versions = ["1", "2", "1", "2", "1"]
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for version in versions:
+            labels = Labels(version)
+            list(label_into(labels, [given], ledger, ledger.labelled_by(labels.rater), lambda *_: None))
+            assert ledger.labelled_by(labels.rater) == {given.id}
+            assert not list(label_into(labels, [given], ledger, ledger.labelled_by(labels.rater), lambda *_: None))
+        history = ledger.history(given.id)
+    assert [annotation.rater.version for annotation in history] == versions
+    assert [bool(annotation.time) for annotation in history] == [False, False, True, True, True]
+
+
+def test_soft_rollouts_are_another_rater_and_leave_the_hard_labels_alone(rows, policy, tmp_path):
+    run(rows, policy, tmp_path)
+    run(rows, policy, tmp_path, "--method", "soft")
+    names = [annotation.rater.name for annotation in annotations(tmp_path)]
+    assert sorted(set(names)) == [policy.parent.name, policy.parent.name + " soft"]
+    assert len(names) == 6
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_labels(policy, tmp_path):
     wrong = {"final_answer": "1", "reference_answer": "2", "is_correct": False}

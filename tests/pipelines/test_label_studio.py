@@ -116,13 +116,34 @@ def test_a_queue_gives_the_order_and_the_choice(server, tmp_path):
 
 @pytest.mark.parametrize(
     ("lines", "reason"),
-    [("x", "queue.jsonl:1"), ('{"solution_id": "a"}', "not in the inputs"),
+    [("x", "queue.jsonl:1"), ('{"solution_id": "a"}', "queue.jsonl:1: solution a is neither in the inputs nor"),
      ('{"solution_id": "a"}\n{"solution_id": "a"}', "in line 1 already")],
 )  # fmt: skip
 def test_a_bad_queue_is_refused_with_its_line(tmp_path, lines, reason):
     (tmp_path / "queue.jsonl").write_text(lines)
-    with pytest.raises(InputError, match=reason):
-        list(in_order([], tmp_path / "queue.jsonl"))
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, pytest.raises(InputError, match=reason):
+        in_order([], tmp_path / "queue.jsonl", ledger)
+
+
+def test_a_queue_takes_gold_questions_from_the_ledger_and_sends_nothing_if_one_solution_is_nowhere(
+    server, data, tmp_path
+):
+    gold = Solution.from_steps("a gold question", ["a", "b"])
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.append((), [gold])
+    words = ["push", data / "test.jsonl", "-o", tmp_path / "push", "--ledger", tmp_path / "ledger.sqlite"]
+    call(*words, "--limit", 1)
+    known = server.rows[0].data["prm_solution"]
+    server.rows, server.made = [], []
+    queue = tmp_path / "queue.jsonl"
+    queue.write_text("".join(json.dumps({"solution_id": name}) + "\n" for name in (known, gold.id, "nowhere")))
+    done = CliRunner().invoke(cli.app, ["label", "studio", *map(str, words), "--queue", str(queue)])
+    assert done.exit_code != 0
+    assert "queue.jsonl:3: solution nowhere" in done.stderr
+    assert (server.rows, server.made) == ([], [])
+    queue.write_text("".join(json.dumps({"solution_id": name}) + "\n" for name in (known, gold.id)))
+    call(*words, "--queue", queue)
+    assert [task.data["prm_solution"] for task in server.rows] == [known, gold.id]
 
 
 def test_predictions_come_from_the_rater_that_is_named_and_only_when_asked(server, tmp_path):

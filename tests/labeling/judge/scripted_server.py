@@ -6,8 +6,8 @@ It reads the prompt as the model would: the mark from the first line, the steps 
 step with WRONG in it is wrong, with STALL adds nothing, with VAGUE cannot be verified; every other one is good.
 
 A behaviour is a function of (request number from 0, steps, body) that returns an action: a dict with `status`,
-`headers`, `body` (bytes or JSON), `delay`, `drip` (seconds between the bytes of the body), `close`. What it leaves out
-is answered honestly.
+`headers`, `body` (bytes or JSON), `delay`, `drip` (seconds between the bytes of the body), `close`, `cut` (bytes of the
+body after which the connection is closed). What it leaves out is answered honestly.
 """
 
 import argparse
@@ -156,6 +156,10 @@ class ScriptedServer:
         lines = [f"HTTP/1.1 {action.get('status', 200)} X", f"content-length: {len(content)}"]
         lines += [f"{name}: {value}" for name, value in action.get("headers", {}).items()]
         writer.write("\r\n".join([*lines, "", ""]).encode())
+        if "cut" in action:
+            writer.write(content[: action["cut"]])
+            await writer.drain()
+            return False
         if "drip" in action:
             for index in range(len(content)):
                 writer.write(content[index : index + 1])

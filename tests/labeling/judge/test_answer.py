@@ -81,6 +81,48 @@ def test_thinking_does_not_count_and_the_last_object_does():
         assert read_entries(text, IDS, SHOWN).facets == {0: GOOD, 1: GOOD, 2: GOOD}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{said}",
+        "Here it is: {said}",
+        "```json\n{said}\n```",
+        "<think>Let me see.</think>{said}",
+        "<think>{thought} no, step 1 is right</think>\n{said}",
+        "{thought} no, step 1 is right</think>{said}",
+        "<think>{quoting} no</think>{said}",
+        "<think>hm</think>{said} A step held </think>.",
+    ],
+)
+def test_an_end_of_thinking_in_a_quote_ends_no_thinking(text):
+    shown = (f"So </think> {SHOWN[0]}", *SHOWN[1:])
+    quote = {"quote": shown[0][:30]}
+    objects = {
+        "thought": json.dumps({"steps": [entry(0, correct="no", **quote)]}),
+        "quoting": json.dumps({"steps": [entry(0, correct="no", **quote)]}),
+        "said": json.dumps({"steps": [entry(0, **quote), entry(1), entry(2, reason="</think>")]}),
+    }
+    for name, value in objects.items():
+        text = text.replace(f"{{{name}}}", value)
+    assert read_entries(text, IDS, shown).facets == {0: GOOD, 1: GOOD, 2: GOOD}
+
+
+def test_an_end_of_thinking_in_an_answer_that_is_cut_off_costs_only_the_last_entry():
+    text = json.dumps({"steps": [entry(0), entry(1), entry(2, reason="it says </think> so")]})
+    assert set(read_entries(text[:-60], IDS, SHOWN).facets) == {0, 1}
+
+
+@pytest.mark.parametrize("draft", ["<think>{draft}</think>I cannot judge.", "{draft} no</think>I cannot judge."])
+def test_a_draft_in_the_thinking_is_no_answer(draft):
+    text = draft.replace("{draft}", json.dumps({"steps": [entry(0, reason="</think>")]}))
+    assert not read_entries(text, IDS, SHOWN).judged
+
+
+def test_a_critics_thinking_ends_at_the_first_mark():
+    assert read_index(r"<think>\boxed{0}?</think>It is \boxed{1}, after the step's </think>.", 3).first_error == 1
+    assert not read_index(r"<think>\boxed{0}?</think>I cannot say.", 3).judged
+
+
 def test_an_answer_echoed_from_a_step_names_no_id_of_ours():
     echoed = '{"steps":[{"id":"s0","label":1},{"id":"step 1","correct":"yes","verifiable":"yes","progress":"yes"}]}'
     real = json.dumps({"steps": [entry(0, correct="no")]})

@@ -8,7 +8,8 @@ from labeling.judge.batch import read_batch, write_batch
 from labeling.judge.budget import Price
 from labeling.judge.estimate import estimate
 from labeling.judge.settings import request_body
-from prm_kit.errors import InputError
+from labeling.judge.store import AnswerStore
+from prm_kit.errors import InputError, UsageError
 from prm_kit.records import Solution
 from tests.labeling.judge.scripted_server import completion, honest, steps_of
 
@@ -78,10 +79,59 @@ def test_results_that_are_of_no_use_are_counted_by_reason(judge_at, tmp_path):
 
 def test_a_file_of_something_else_is_refused(judge_at, tmp_path):
     judge = judge_at("http://127.0.0.1:9/v1")
-    with pytest.raises(InputError, match="holds no result for these solutions"):
+    with pytest.raises(InputError, match=r"x\.jsonl: no result for these solutions"):
         read_batch(judge, SOLUTIONS, [lines(tmp_path / "x.jsonl", {"custom_id": "a"})])
     with pytest.raises(InputError, match="cannot be read"):
         read_batch(judge, SOLUTIONS, [tmp_path / "nowhere.jsonl"])
+
+
+def test_an_answer_cut_off_goes_into_the_next_batch_with_twice_the_tokens(judge_at, tmp_path):
+    judge = judge_at("http://127.0.0.1:9/v1", offline=True)
+    write_batch(judge, SOLUTIONS[:1], tmp_path / "first")
+    [first] = written(tmp_path / "first")
+    cut = completion(honest(steps_of(first["body"]), first["body"])[:150], finish="length")
+    results = lines(tmp_path / "1.jsonl", result(first, response={"status_code": 200, "body": cut}))
+    assert read_batch(judge, SOLUTIONS, [results])["read"] == 1
+    assert estimate(judge, SOLUTIONS[:1]).expected.calls == 1
+    write_batch(judge, SOLUTIONS[:1], tmp_path / "second")
+    [second] = written(tmp_path / "second")
+    assert second["body"] == first["body"] | {"max_tokens": 2 * first["body"]["max_tokens"]}
+    assert second["custom_id"] != first["custom_id"]
+    assert read_batch(judge, SOLUTIONS, [lines(tmp_path / "2.jsonl", result(second))])["read"] == 1
+    assert [a.values(3) for a in judge.label(SOLUTIONS[:1])] == [(1, -1, 0)]
+    assert write_batch(judge, SOLUTIONS[:1], tmp_path / "third")["requests"] == 0
+
+
+def test_an_unusable_result_read_twice_is_counted_once_and_another_one_is_taken(judge_at, tmp_path):
+    judge = judge_at("http://127.0.0.1:9/v1")
+    write_batch(judge, SOLUTIONS[:1], tmp_path / "out")
+    [row] = written(tmp_path / "out")
+    prose = result(row, response={"status_code": 200, "body": completion("All is well.")})
+    results = lines(tmp_path / "in.jsonl", prose)
+    assert read_batch(judge, SOLUTIONS, [results])["read"] == 1
+    assert read_batch(judge, SOLUTIONS, [results])["known"] == 1
+    store = AnswerStore(judge.connection.store)
+    assert store.spent("m").calls == 1
+    assert read_batch(judge, SOLUTIONS, [lines(tmp_path / "again.jsonl", result(row))])["read"] == 1
+    assert store.spent("m").calls == 2
+    store.close()
+
+
+def test_a_folder_with_an_earlier_batch_is_refused(judge_at, tmp_path):
+    judge = judge_at("http://127.0.0.1:9/v1")
+    (tmp_path / "batch-0002.jsonl").write_text("{}\n")
+    with pytest.raises(UsageError, match=r"holds batch-0002\.jsonl of an earlier batch"):
+        write_batch(judge, SOLUTIONS, tmp_path)
+    assert len(list(tmp_path.glob("batch-*.jsonl"))) == 1
+
+
+def test_one_file_that_fits_is_enough(judge_at, tmp_path):
+    judge = judge_at("http://127.0.0.1:9/v1")
+    write_batch(judge, SOLUTIONS, tmp_path / "out")
+    strange = lines(tmp_path / "strange.jsonl", {"custom_id": "a"})
+    fits = lines(tmp_path / "fits.jsonl", *map(result, written(tmp_path / "out")))
+    counts = read_batch(judge, SOLUTIONS, [strange, fits])
+    assert (counts["read"], counts["unknown"]) == (5, 1)
 
 
 def test_files_stay_below_the_limits_of_services(judge_at, tmp_path, monkeypatch):
@@ -121,4 +171,7 @@ def test_an_answer_may_be_twice_as_long_where_it_was_cut_off(judge_at):
         request_body(settings, (), 3, "facets", "text", longer=longer)["max_tokens"] for longer in (False, True)
     )
     assert (once, twice) == (736, 1472)
+    named = settings.model_copy(update={"extra_body": {"max_tokens": None, "max_completion_tokens": 900}})
+    body = request_body(named, (), 3, "facets", "text", longer=True)
+    assert (body.get("max_tokens"), body["max_completion_tokens"]) == (None, 1800)
     assert asyncio.iscoroutinefunction(batch.write_batch) is False

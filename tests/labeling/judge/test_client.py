@@ -188,7 +188,23 @@ def test_only_answered_requests_cost_and_a_timeout_may_have(scripted):
     assert Sent(server.url).budget.spent == Usage(1, 100, 50)
     late = scripted(first(99, {"delay": 60.0}))
     patience = Patience(attempt=0.1, deadline=60.0, attempts=2, first_wait=0.01)
-    assert Sent(late.url, patience=patience).budget.spent == Usage(2, 20, 0, estimated=True)
+    assert Sent(late.url, patience=patience).budget.spent == Usage(2, 20, 20, estimated=True)
+
+
+@pytest.mark.parametrize(
+    ("action", "spent"),
+    [
+        ({"body": HTML}, Usage(2, 110, 60, estimated=True)),
+        ({"body": b"{", "headers": {"transfer-encoding": "chunked"}}, Usage(2, 110, 60, estimated=True)),
+        ({"cut": 40}, Usage(2, 110, 60, estimated=True)),
+        ({"close": True}, Usage(1, 100, 50)),
+        ({"status": 503}, Usage(1, 100, 50)),
+    ],
+    ids=["garbage", "broken chunks", "cut within the body", "closed before the response", "turned down"],
+)
+def test_an_attempt_that_may_have_been_charged_counts_as_all_that_it_needs(scripted, action, spent):
+    """Needs 10 + 10 at most; the answer that follows is counted by the server as 100 + 50."""
+    assert Sent(scripted(first(1, action)).url).budget.spent == spent
 
 
 def test_the_limit_of_calls_is_never_exceeded(scripted):

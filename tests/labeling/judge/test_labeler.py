@@ -6,9 +6,11 @@ from collections import Counter
 
 import pytest
 
+from labeling.judge.budget import Ceilings
 from labeling.judge.client import EndpointError, UnansweredError
 from labeling.judge.facets import derived, facets_of
 from labeling.judge.store import AnswerStore
+from prm_kit.errors import LimitReachedError
 from prm_kit.records import Solution, annotation_from_json, annotation_to_json, check_annotation
 from tests.labeling.judge.scripted_server import completion, entry, honest, steps_of
 
@@ -158,6 +160,33 @@ def test_the_second_answer_fills_what_the_first_left_out(scripted, judge_at):
     assert annotation.flags == ()
 
 
+def test_where_nothing_may_be_asked_again_what_was_read_stands(scripted, judge_at):
+    server = scripted(lambda number, steps, body: {"body": completion(broken(lambda e: e[:3])(steps, body))})
+    judge = judge_at(server, ceilings=Ceilings(calls=1))
+    with pytest.raises(LimitReachedError):
+        label(judge, SOLUTION)
+    [annotation] = label(judge_at(server, offline=True), SOLUTION)
+    assert values(annotation) == (1, 0, -1, None)
+    assert annotation.flags == ("partial",)
+    assert len(server.requests) == 1
+
+
+def test_an_answer_cut_off_in_an_earlier_run_is_asked_for_with_twice_the_tokens_at_once(scripted, judge_at):
+    def behaviour(number, steps, body):
+        return {"body": completion(honest(steps, body)[:100], finish="length")} if number == 0 else {}
+
+    server = scripted(behaviour)
+    with pytest.raises(LimitReachedError):
+        label(judge_at(server, ceilings=Ceilings(calls=1)), SOLUTION)
+    with pytest.raises(UnansweredError):  # it stays to be asked
+        label(judge_at(server, offline=True), SOLUTION)
+    [annotation] = label(judge_at(server), SOLUTION)
+    assert values(annotation) == (1, 0, -1, 1)
+    assert [body["max_tokens"] for body in server.requests] == [896, 1792]
+    [again] = label(judge_at(server, offline=True), SOLUTION)
+    assert again.labels == annotation.labels
+
+
 def test_an_answer_cut_off_is_asked_for_with_twice_the_tokens_and_never_given_out_again(scripted, judge_at, tmp_path):
     def behaviour(number, steps, body):
         return {"body": completion(honest(steps, body)[:100], finish="length")} if number == 0 else {}
@@ -263,6 +292,31 @@ def test_a_master_key_as_the_whole_solution_is_wrong_without_asking(scripted, ju
     [annotation] = label(judge_at(server), Solution.from_steps("p", [text]))
     assert values(annotation, 1) == (-1,)
     assert annotation.flags == ("nothing_said",)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "answers"),
+    [
+        (["Yes."], {}),
+        (["Right."], {}),
+        (["So, **yes**."], {}),
+        (["Sure."], {"final_answer": "Sure"}),
+        (["Exactly", "..."], {"reference_answer": "exactly."}),
+    ],
+)
+def test_a_phrase_that_can_be_the_answer_is_judged(scripted, judge_at, steps, answers):
+    server = scripted()
+    [annotation] = label(judge_at(server), Solution.from_steps("Is 7 a prime?", steps, **answers))
+    assert annotation.labels[0].value == 1
+    assert "nothing_said" not in annotation.flags
+    assert len(server.requests) == 1
+
+
+def test_a_mark_is_no_answer_even_where_the_answer_is_empty(scripted, judge_at):
+    server = scripted()
+    [annotation] = label(judge_at(server), Solution.from_steps("p", ["Yes.", "..."], final_answer="."))
+    assert values(annotation, 2) == (-1, -1)
     assert server.requests == []
 
 

@@ -163,6 +163,17 @@ def test_what_another_process_labelled_meanwhile_is_not_labelled_twice(scripted,
     assert set(labelled(ledger).values()) == {1}
 
 
+def test_a_version_that_was_used_before_is_labelled_again_after_another_one(scripted, judge_at, ledger):
+    server = scripted()
+    first, other = judge_at(server), judge_at(server, settings={"seed": 1})
+    for judge in (first, other, first):
+        outcome = run(judge, ledger, SOLUTIONS[:3])
+        assert (outcome.labelled, outcome.labelled_meanwhile) == (3, 0)
+    with Ledger(ledger) as opened:
+        assert {annotation.rater for annotation in opened.current()} == {first.rater}
+        assert len(list(opened.everything())) == 9
+
+
 def test_many_votes_of_one_solution_are_asked_at_once(scripted, judge_at, ledger):
     server = scripted(latency=0.05)
     outcome = run(judge_at(server, settings={"votes": 8}), ledger, SOLUTIONS[:4])

@@ -34,6 +34,29 @@ def test_an_unusable_answer_is_kept_and_counted_but_not_given_out(store):
     assert store.spent("other") == Usage()
 
 
+def test_an_answer_that_was_cut_off_is_found_as_such_and_only_the_very_same_is_held(store):
+    cut_off = Answer("k", "m", Reply("sai\ud800", "length", None, "m-1", Usage(1, 10, 5)), usable=False)
+    refused = Answer("r", "m", Reply("", "length", "I will not", "m-1", Usage(1, 10, 5)), usable=False)
+    store.append([cut_off, refused])
+    assert store.cut_off("k").text == "sai?"
+    assert store.cut_off("r") is None
+    assert store.holds(cut_off)
+    assert store.holds(refused)
+    assert not store.holds(answer(usable=False))
+    store.append([answer(text="fine")])
+    assert store.holds(answer(text="other"))
+
+
+def test_a_store_without_the_index_of_unusable_answers_gets_it(store):
+    plan = "EXPLAIN QUERY PLAN SELECT text FROM answers WHERE key = 'k' AND usable = 0 ORDER BY seq"
+    db = sqlite3.connect(store.path)
+    db.execute("DROP INDEX unusable_by_key")
+    AnswerStore(store.path).close()
+    db.execute("SELECT count(*) FROM answers").fetchone()  # EXPLAIN alone does not see that the schema changed
+    assert "unusable_by_key" in str(db.execute(plan).fetchall())
+    db.close()
+
+
 def test_the_first_usable_answer_stays(store):
     store.append([answer(text="first")])
     store.append([answer(text="second")])

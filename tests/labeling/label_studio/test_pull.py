@@ -215,7 +215,23 @@ def test_until_the_first_error_later_pages_are_submitted_empty(studio, ledger, t
 
 def test_two_people_cannot_have_one_name():
     with pytest.raises(InputError, match="several annotators"):
-        names_of({1: "a@x", 2: "b@x"}, lambda email: "same")
+        names_of({1: "a@x", 2: "b@x"}, lambda email: "same", {1, 2})
+    assert names_of({1: "a@x", 2: "b@x"}, lambda email: "same", {2, 7}) == {2: "same"}
+
+
+def test_an_account_that_did_nothing_needs_no_name(desk, make_solution):
+    table = {"ann@example.org": "A", "bob@example.org": "B"}  # and admin@localhost is in no such file
+    desk.studio.accounts[3] = "admin@localhost"
+    solutions = [make_solution(2, name) for name in "pqr"]
+    desk.push(*solutions)
+    uids = [f"{solution.id}-1of1" for solution in solutions]
+    desk.studio.annotate(uids[0], [1, -1], user=1)
+    desk.studio.annotate(uids[1], ["x"], user={"id": 2})
+    assert desk.pull(name_of=table.__getitem__).by_annotator == {"A": 1}
+    assert status(desk.studio, desk.project, desk.page, desk.ledger.solution, desk.export, table.__getitem__)
+    desk.studio.annotate(uids[2], [1, 1], user=1, updated_by=3)
+    with pytest.raises(KeyError, match="admin@localhost"):
+        desk.pull(name_of=table.__getitem__)
 
 
 def test_a_pseudonym_does_not_show_the_address_and_is_the_same_for_it():

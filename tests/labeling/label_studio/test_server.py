@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,7 +56,8 @@ def test_a_token_comes_from_a_private_file_or_the_environment(tmp_path):
 @pytest.mark.parametrize(
     "url",
     ["ftp://x", "example.org", "http://", "file:///etc/passwd", "https://u:p@example.org", "http://example.org",
-     "http://10.0.0.1:8080", "https://x/?a=1", "http://localhost.example.org"],
+     "http://10.0.0.1:8080", "https://x/?a=1", "http://localhost.example.org",
+     "http://127.0.0.1.example.org"],
 )  # fmt: skip
 def test_addresses_that_would_leak_the_token_or_are_none_are_refused(url):
     with pytest.raises(UsageError) as caught:
@@ -64,6 +67,8 @@ def test_addresses_that_would_leak_the_token_or_are_none_are_refused(url):
 
 def test_loopback_and_https_are_addresses_and_a_path_is_kept():
     assert check_url("http://127.0.0.1:8080") == "http://127.0.0.1:8080/"
+    assert check_url("http://127.0.0.2:8080") == "http://127.0.0.2:8080/"
+    assert check_url("http://[::1]:8080") == "http://[::1]:8080/"
     assert check_url("https://labels.example.org/studio/") == "https://labels.example.org/studio/"
     assert check_url("http://10.0.0.1", insecure=True) == "http://10.0.0.1/"
 
@@ -143,14 +148,99 @@ sys.exit(3)
 """
 
 
-def test_a_server_that_dies_at_its_start_is_reported_with_the_end_of_its_log(tmp_path, monkeypatch):
+ANSWERS = """#!{python}
+import http.server, pathlib, socket, sys
+words = dict(zip(sys.argv, sys.argv[1:]))
+place = pathlib.Path(words["--data-dir"])
+(place / "words").write_text(" ".join(sys.argv))
+host = words["--internal-host"]
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+class Server(http.server.HTTPServer):
+    address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+Server((host.strip("[]"), int(words["--port"])), Handler).serve_forever()
+"""
+
+
+def put_a_server_in_place(tmp_path, monkeypatch, text):
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     program = venv / "bin" / "label-studio"
-    program.write_text(FAKE.format(python=sys.executable))
+    program.write_text(text.format(python=sys.executable))
     program.chmod(0o755)
     monkeypatch.setenv(installation.ENVIRONMENT_VARIABLE, str(venv))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def answering(tmp_path, monkeypatch):
+    """A server that answers everything, in place of Label Studio; what was started is stopped."""
+    put_a_server_in_place(tmp_path, monkeypatch, ANSWERS)
+    empty = tmp_path / "home" / "prm-kit" / f"label-studio-{installation.VERSION}-empty"
+    empty.mkdir(parents=True)
+    (empty / installation.DATABASE).touch(0o644)
+    started = []
+    start = server._start
+
+    def remembered(*words):
+        started.append(start(*words))
+        return started[-1]
+
+    monkeypatch.setattr(server, "_start", remembered)
+    yield started
+    for process in started:
+        process.returncode = None  # `up` set it
+        process.kill()
+        process.wait()
+
+
+def test_a_server_is_found_and_stopped_by_any_name_of_its_directory(answering, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, _ = server.up(Path("ls"), print)
+    monkeypatch.chdir("/")
+    again, started = server.up(tmp_path / "ls", print)
+    assert (again, started, len(answering)) == (first, False, 1)
+    (tmp_path / "link").symlink_to(tmp_path / "ls")
+    assert server.running(tmp_path / "link") == first
+    assert server.down(tmp_path / "link" / ".." / "ls")
+    assert server.running(tmp_path / "ls") is None
+    assert not server._is_ours(first.pid, first.data)
+
+
+def test_an_interrupted_start_leaves_no_process(answering, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server, "_wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        server.up(tmp_path / "ls", print)
+    (process,) = answering
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "ls" / "server.json").exists()
+
+
+def test_nobody_else_can_read_what_a_server_keeps_even_in_a_directory_that_was_open(answering, tmp_path):
+    data = tmp_path / "ls"
+    data.mkdir(mode=0o755)
+    server.up(data, print)
+    made = [data, *(data / name for name in (installation.DATABASE, "server.log", "credentials.json", "words"))]
+    assert [stat.S_IMODE(path.stat().st_mode) & 0o077 for path in made] == [0] * 5
+
+
+def test_the_address_of_an_ipv6_server_has_brackets(answering, tmp_path):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    found, _ = server.up(tmp_path / "ls", print, host="::1")
+    assert check_url(found.url) == f"http://[::1]:{found.port}/"
+    assert "--internal-host [::1] " in (tmp_path / "ls" / "words").read_text()
+
+
+def test_a_server_that_dies_at_its_start_is_reported_with_the_end_of_its_log(tmp_path, monkeypatch):
+    put_a_server_in_place(tmp_path, monkeypatch, FAKE)
     with pytest.raises(PrmKitError, match="no module named django"):
         server.up(tmp_path / "data", print)
     empty = tmp_path / "home" / "prm-kit" / f"label-studio-{installation.VERSION}-empty"
