@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Collection
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -22,7 +25,8 @@ def train_models(settings: QuickstartSettings, out: Path, tell: Progress) -> dic
     Returns:
         The summaries of both runs, by name.
     """
-    with ProcessPoolExecutor(len(MODELS), multiprocessing.get_context("spawn"), initializer=_use_one_thread) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(MODELS), context, initializer=_begin_child, initargs=(os.getpid(),)) as pool:
         jobs = {name: pool.submit(train_model, name, settings, out) for name in MODELS}
         running: Collection[Future[dict[str, Any]]] = jobs.values()
         while running:
@@ -61,7 +65,15 @@ def train_model(name: str, settings: QuickstartSettings, out: Path) -> dict[str,
     )
 
 
-def _use_one_thread() -> None:
+def _begin_child(parent: int) -> None:
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: a run that is started again must not find it still writing."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

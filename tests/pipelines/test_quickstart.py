@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from random import Random
 
 import pytest
@@ -131,3 +133,24 @@ def test_a_stopped_run_goes_on_and_gives_the_same_figures(run, tmp_path):
     assert [again[key] for key in ("prm", "baselines", "best_of_n")] == [
         summary[key] for key in ("prm", "baselines", "best_of_n")
     ]
+
+
+CHILD = """
+import os, time
+from pipelines.quickstart.models import _begin_child
+parent = os.getpid()
+if os.fork() == 0:
+    _begin_child(parent)
+    print("training", flush=True)
+time.sleep(200)
+"""
+
+
+def test_a_model_in_training_ends_with_the_run_that_was_killed():
+    run = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE)
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"training\n"
+    run.kill()
+    assert run.stdout.read() == b""  # its end comes when the child has closed it as well
+    run.wait()
+    run.stdout.close()
