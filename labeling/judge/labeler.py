@@ -192,7 +192,8 @@ class JudgeLabeler:
             "derivation": DERIVATION,
             "form": self.form,
         }
-        time = datetime.now(UTC).isoformat(timespec="seconds")
+        # microseconds: of two passes within one second, the later one must still count as another
+        time = datetime.now(UTC).isoformat(timespec="microseconds")
         return Annotation(solution.id, self._rater, tuple(labels), time, tuple(flags), meta=provenance | dict(meta))
 
     def says_nothing(self, solution: Solution) -> bool:
