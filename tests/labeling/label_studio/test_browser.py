@@ -58,9 +58,11 @@ class Person:
 
     def log_in(self):
         account = self.server.credentials
+        # from an empty page: requests of a page that is still open would bring its session's cookie back
+        self.browser.get("about:blank")
+        self.browser.execute_cdp_cmd("Network.clearBrowserCookies", {})
         self.browser.get(f"{self.server.url}/user/login/")
-        self.browser.delete_all_cookies()
-        self.browser.get(f"{self.server.url}/user/login/")
+        self.until(lambda: self.find("[name=email]"), "the login page")
         self.browser.find_element("name", "email").send_keys(account.email)
         self.browser.find_element("name", "password").send_keys(account.password)
         self.find("form [type=submit]")[0].click()
