@@ -168,17 +168,18 @@ def filler_step(source: Source, random: Random) -> Change | None:
 
 def altered_number(source: Source, random: Random) -> Change | None:
     """Change a digit so that an equality is false: -1."""
-    for index in source.places(random, 0, len(source.draft.steps)):
-        altered = _refuted(source, index, _other_numbers(source.draft.steps[index], random))
-        if altered is not None:
-            return Change(source.draft.with_step(index, altered), index, -1, _wrong(source, altered))
-    return None
+    return _altered(source, random, _other_numbers)
 
 
 def altered_operator(source: Source, random: Random) -> Change | None:
     """Change a sign so that an equality is false: -1."""
+    return _altered(source, random, _other_operators)
+
+
+def _altered(source: Source, random: Random, others: Callable[[str, Random], Iterator[str]]) -> Change | None:
+    """The first of a step's other forms that makes an equality false, at a random step that has one."""
     for index in source.places(random, 0, len(source.draft.steps)):
-        altered = _refuted(source, index, _other_operators(source.draft.steps[index], random))
+        altered = _refuted(source, index, others(source.draft.steps[index], random))
         if altered is not None:
             return Change(source.draft.with_step(index, altered), index, -1, _wrong(source, altered))
     return None

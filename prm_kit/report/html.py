@@ -60,12 +60,17 @@ def write_report(path: Path, data: Mapping[str, Any]) -> None:
         file.write(page)
 
 
+def templates() -> Environment:
+    """Our templates: what they are given is escaped, and what they are not given is an error."""
+    return Environment(
+        loader=PackageLoader("prm_kit.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+
+
 def render(data: Mapping[str, Any]) -> str:
     """The page as text; a pure function of the data."""
     style, script = asset("page.css"), asset("page.js")
-    environment = Environment(
-        loader=PackageLoader("prm_kit.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    environment = templates()
     environment.filters |= {"signed": signed, "label_text": label_text, "glyph": _glyph, "shade": shade}
     leading = data["settings"]["leading"]
     return environment.get_template("page.html.j2").render(

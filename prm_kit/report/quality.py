@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prm_kit import __version__
 from prm_kit.files import whole_file
 from prm_kit.report.figures import SERIES, reliability
-from prm_kit.report.html import asset, content_security_policy, shade
+from prm_kit.report.html import asset, content_security_policy, shade, templates
 from prm_kit.report.quality_tables import quality_headline, quality_tables
 from prm_kit.report.svg import Plot
 from prm_kit.report.tables import Cell, label_text, plain, share, signed
@@ -47,25 +46,26 @@ def write_quality_report(path: Path, data: Mapping[str, Any]) -> None:
 def render_quality(data: Mapping[str, Any]) -> str:
     """The page as text; a pure function of the data."""
     style = asset("page.css") + asset("quality.css")
-    environment = Environment(
-        loader=PackageLoader("prm_kit.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     overall = data["agreement"]["all raters"]
-    return environment.get_template("quality.html.j2").render(
-        data=data,
-        headline=quality_headline(data),
-        tables={table.key: table for table in quality_tables(data)},
-        tiles=[
-            ("Krippendorff's alpha, ordinal", plain(overall["alpha"]), "1 perfect, 0 as by chance"),
-            ("Fleiss' kappa", plain(overall["fleiss"]), "1 perfect, 0 as by chance"),
-            ("Same label", share(overall["percent"]), "% of pairs of labels of one step"),
-            ("Steps judged twice or more", Cell(f"{overall['units']:,}"), "what agreement is measured on"),
-        ],
-        matrix=matrix(data),
-        panels=[_panel(rater) for rater in data["raters"]],
-        style=Markup(style),  # noqa: S704 - our own files
-        policy=content_security_policy(style, ""),
-        version=__version__,
+    return (
+        templates()
+        .get_template("quality.html.j2")
+        .render(
+            data=data,
+            headline=quality_headline(data),
+            tables={table.key: table for table in quality_tables(data)},
+            tiles=[
+                ("Krippendorff's alpha, ordinal", plain(overall["alpha"]), "1 perfect, 0 as by chance"),
+                ("Fleiss' kappa", plain(overall["fleiss"]), "1 perfect, 0 as by chance"),
+                ("Same label", share(overall["percent"]), "% of pairs of labels of one step"),
+                ("Steps judged twice or more", Cell(f"{overall['units']:,}"), "what agreement is measured on"),
+            ],
+            matrix=matrix(data),
+            panels=[_panel(rater) for rater in data["raters"]],
+            style=Markup(style),  # noqa: S704 - our own files
+            policy=content_security_policy(style, ""),
+            version=__version__,
+        )
     )
 
 

@@ -6,23 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
-from prm_kit.report.tables import Cell, Row, Table, difference, label_text, plain, print_table, share, signed, visible
+from prm_kit.report.tables import Cell, Row, Table, difference, label_text, plain, print_all, share, signed
 
 _VALUES = ("-1", "0", "1")
 
 
 def print_quality(data: Mapping[str, Any], console: Console) -> None:
     """Print the main tables, the warnings and the notes of a quality report."""
-    console.print(Text(visible(quality_headline(data)), style="bold"))
-    for table in quality_tables(data):
-        if not table.detail:
-            print_table(table, console)
-    for warning in data["warnings"]:
-        console.print(Text.assemble(("warning: ", "yellow"), visible(warning)))
-    for note in data["notes"]:
-        console.print(Text(f"note: {visible(note)}", style="dim"))
+    print_all(quality_headline(data), quality_tables(data), data, console)
 
 
 def quality_tables(data: Mapping[str, Any]) -> list[Table]:

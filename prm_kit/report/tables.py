@@ -64,8 +64,13 @@ def tables_of(data: Mapping[str, Any]) -> list[Table]:
 
 def print_tables(data: Mapping[str, Any], console: Console) -> None:
     """Print the main tables, the warnings and the notes of an evaluation."""
-    console.print(Text(visible(headline(data)), style="bold"))
-    for table in tables_of(data):
+    print_all(headline(data), tables_of(data), data, console)
+
+
+def print_all(line: str, tables: Sequence[Table], data: Mapping[str, Any], console: Console) -> None:
+    """Print a report: its headline, the main ones of its tables, and the data's warnings and notes."""
+    console.print(Text(visible(line), style="bold"))
+    for table in tables:
         if not table.detail:
             print_table(table, console)
     for warning in data["warnings"]:
