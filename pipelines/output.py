@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,6 +49,11 @@ class Output:
     def say(self, text: str) -> None:
         """Print one line for people."""
         self.console.print(text, markup=False, soft_wrap=True)
+
+    def figures(self, summary: Mapping[str, Any]) -> None:
+        """Print what a summary holds, a line each; with --json nothing, because the file itself follows."""
+        for key, value in summary.items() if not self.as_json else ():
+            self.say(f"{key}: {value}")
 
     def summary(self, path: Path) -> None:
         """End the verb: with --json the file's bytes, otherwise where they lie."""

@@ -38,8 +38,7 @@ def command(
             progress=progress,
         )
     write_json(out / "summary.json", counts)
-    for key, value in counts.items() if not as_json else ():
-        output.say(f"{key}: {value}")
+    output.figures(counts)
     output.summary(out / "summary.json")
 
 

@@ -49,8 +49,7 @@ def construct(
                 out / "constructed", constructor, snapshots, kinds, {"seed": seed, **options}, progress
             )
     run.finish(report)
-    for key, value in report.items() if not as_json else ():
-        output.say(f"{key}: {value}")
+    output.figures(report)
     output.summary(out / "summary.json")
 
 

@@ -75,8 +75,7 @@ def merge(
     if merged.rest is not None:
         summary["queue"] = {"file": "queue.jsonl", "solutions": queue_rest(out / "queue.jsonl", table, merged)}
     run.finish(summary)
-    for key, value in summary.items() if not as_json else ():
-        output.say(f"{key}: {value}")
+    output.figures(summary)
     output.summary(out / "summary.json")
 
 

@@ -39,8 +39,7 @@ def prm(
         with run.timed("label prm"):
             report = label_by_prm(labeler, snapshots, Ledger(path), compare_with, progress)
     run.finish(report)
-    for key, value in report.items() if not as_json else ():
-        output.say(f"{key}: {value}")
+    output.figures(report)
     output.summary(out / "summary.json")
 
 

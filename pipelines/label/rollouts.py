@@ -74,8 +74,7 @@ def rollouts(
         with run.timed("label rollouts"):
             report = label_by_rollouts(labeler, snapshots, Ledger(path), compare_with, window, progress)
     run.finish(report)
-    for key, value in report.items() if not as_json else ():
-        output.say(f"{key}: {value}")
+    output.figures(report)
     output.summary(out / "summary.json")
     if labeler.stopped:
         raise LimitReachedError(

@@ -35,8 +35,7 @@ def rules(
         with run.timed("label rules"):
             report = label_by_rules(solutions(snapshots), Ledger(path), snapshots, progress)
     run.finish(report)
-    for key, value in report.items() if not as_json else ():
-        output.say(f"{key}: {value}")
+    output.figures(report)
     output.summary(out / "summary.json")
 
 
