@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from labeling.labeler import WITHDRAWN
 from prm_kit.errors import InputError
 from prm_kit.view import View
 
@@ -33,7 +34,8 @@ class LabelTable:
             annotations it came from), one row per judged step.
         shares: annotation, solution, rater, step, wrong, neutral, right: labels that carry shares, valued or not.
 
-    Of several annotations by one rater of one solution the last counts, as in a ledger.
+    Of several annotations by one rater of one solution the last counts, as in a ledger; if it takes the others back,
+    none does.
     """
 
     solutions: pl.DataFrame
@@ -83,6 +85,7 @@ def label_table(view: View) -> LabelTable:
         frames.annotations.collect(engine="streaming")
         .join(solutions.select("solution", "steps", solution_id="id"), on="solution_id", maintain_order="left")
         .unique(["solution", "rater_kind", "rater_name"], keep="last", maintain_order=True)
+        .filter(~pl.col("flags").list.contains(WITHDRAWN))
         .sort("solution", maintain_order=True)
         .with_row_index("annotation")
     )

@@ -7,6 +7,10 @@ from typing import Protocol
 
 from prm_kit.records import Annotation, Rater, Solution
 
+WITHDRAWN = "withdrawn"
+"""Flag of an annotation without labels by which a rater takes back what it said before: for consensus, quality and the
+queue it is then as if the rater had never seen the solution."""
+
 
 class Labeler(Protocol):
     """Solutions in, one annotation each out, in order.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from pipelines import doctor, evaluate, export, importing, label, quickstart, run, score, split, train
+from pipelines import convert, doctor, evaluate, export, importing, label, quickstart, run, score, search, split, train
 from prm_kit import __version__
-from prm_kit.errors import PrmKitError
+from prm_kit.errors import PrmKitError, UsageError
 
 
 class _Group(TyperGroup):
@@ -45,9 +46,12 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     """Exit codes: 0 done, 1 failed, 2 wrong use, 3 stopped by a limit and resumable, 130 interrupted."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and ctx.invoked_subcommand != "train":
+        raise UsageError(f"torchrun starts {ctx.invoked_subcommand} several times over: only train runs under it")
 
 
 app.command("import")(importing.command)
@@ -55,8 +59,10 @@ app.command("export")(export.command)
 app.command("split")(split.command)
 app.add_typer(label.app, name="label")
 app.command("train")(train.command)
+app.command("convert")(convert.command)
 app.command("score")(score.command)
 app.command("eval")(evaluate.command)
+app.command("search")(search.command)
 app.command("run")(run.command)
 app.command("quickstart")(quickstart.command)
 app.command("doctor")(doctor.command)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,6 @@ from pipelines.recipe import Source
 from prm_kit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from prm_kit.prm_scorer import PrmScorer
     from prm_kit.records import Labelled, Solution
 
 
@@ -61,6 +61,33 @@ def labelled_solutions(
     return found
 
 
+def evaluated_rows(
+    snapshots: Sequence[Path], ledger: Path | None = None, rater_kinds: Sequence[str] = ()
+) -> list[Labelled]:
+    """What an evaluation reads: every labelled solution, and with an empty annotation those there are to pick from.
+
+    The latter are solutions of known outcome without labels, of a problem with several of known outcome.
+
+    Raises:
+        InputError: There is neither.
+    """
+    from prm_kit.records import Annotation, Labelled, Rater
+    from prm_kit.view import View
+
+    pairs = View(snapshots, ledger).labelled(rater_kinds=list(rater_kinds) or None)
+    found = [pair for pair in pairs if pair.annotation.labels]
+    labelled = {pair.solution.id for pair in found}
+    known = {one.id: one for one in solutions(snapshots) if one.is_correct is not None}
+    several = Counter(one.problem for one in known.values())
+    rater = Rater("import", "final-answer")
+    more = [one for one in known.values() if one.id not in labelled and several[one.problem] > 1]
+    found += [Labelled(one, Annotation(one.id, rater, ())) for one in more]
+    if not found:
+        kinds = f" by raters of kind {', '.join(rater_kinds)}" if rater_kinds else ""
+        raise InputError(f"no labelled solution{kinds}, and no outcomes, in {', '.join(map(str, snapshots))}")
+    return found
+
+
 def outcome_rows(snapshots: Sequence[Path]) -> list[Labelled]:
     """Solutions whose final answer is known to be right or wrong, with an empty annotation: data for an ORM.
 
@@ -87,20 +114,33 @@ def solutions(snapshots: Iterable[Path]) -> Iterable[Solution]:
     return View(snapshots).iter_solutions()
 
 
-def snapshots_of(inputs: Sequence[Path], imported: Path, progress: Callable[..., None] | None) -> list[Path]:
-    """Snapshot directories as they are; other files imported (format told from the first row) below `imported`.
+def snapshots_of(
+    inputs: Sequence[str | Path],
+    imported: Path,
+    progress: Callable[..., None] | None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Path]:
+    """Snapshot directories as they are; files and hf://... (format told from the first row) imported below `imported`.
 
-    A folder is named after the whole path: two files of one name in two folders are two data sets.
+    A folder is named after the whole path: two files of one name in two folders are two data sets. `options` are those
+    of a format's reader, by the format's name.
     """
     from prm_kit.files import value_sha256
+    from prm_kit.formats.hub import is_dataset
+    from prm_kit.importing import format_of_inputs
 
     found = []
-    for path in inputs:
-        if is_snapshot(path):
-            found.append(path)
+    for given in map(str, inputs):
+        if is_snapshot(given):
+            found.append(Path(given))
             continue
-        target = imported / f"{path.name}-{value_sha256(str(path.resolve()))[:8]}"
-        import_source(Source(paths=[str(path)]), None, target, progress)
+        place = given if is_dataset(given) else str(Path(given).resolve())
+        target = imported / f"{Path(given).name.replace(':', '-')}-{value_sha256(place)[:8]}"
+        source = Source(paths=[given])
+        if options:
+            name = format_of_inputs(source_files(source, None)).name
+            source = Source(paths=[given], format=name, options=dict(options.get(name, {})))
+        import_source(source, None, target, progress)
         found.append(target)
     return found
 
@@ -144,13 +184,3 @@ def import_source(source: Source, root: Path | None, out: Path, progress: Callab
         limit=source.limit,
         progress=progress,
     )
-
-
-def load_scorer(checkpoint: Path, name: str) -> PrmScorer:
-    """A trained checkpoint as a step scorer, on CUDA if there is a device."""
-    import torch
-
-    from prm_kit.model import Prm
-    from prm_kit.prm_scorer import PrmScorer
-
-    return PrmScorer(Prm.load(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu"), name=name)

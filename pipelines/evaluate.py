@@ -1,4 +1,4 @@
-"""`prm-kit eval`: PRMs, an outcome model and the trivial baselines against labelled solutions."""
+"""`prm-kit eval`: PRMs, an outcome model, raters and the trivial baselines against labelled solutions."""
 
 from __future__ import annotations
 
@@ -10,60 +10,97 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.output import Json, Out, Output
+from pipelines.scorers import Family, Reference
 
 if TYPE_CHECKING:
     from pipelines.recipe import EvaluateStage
     from prm_kit.records import Labelled
+    from prm_kit.score import StepScorer
 
 Progress = Callable[[str, int, int | None, str], None]
 
 ORM = "orm"
 """Name of the outcome model, which is reported as a baseline."""
 
+RATER = "rater:"
+"""What the name of a rater begins with, where a model is asked for."""
+
 
 def command(
-    checkpoint: Annotated[Path, typer.Argument(help="Directory of a trained PRM.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Folder or hub id of a PRM, address of a server, or rater:KIND/NAME.")
+    ],
     out: Out,
-    data: Annotated[list[Path], typer.Option("--data", help="Labelled snapshot or importable file; repeatable.")],
-    dev: Annotated[list[Path] | None, typer.Option(help="Where the threshold is chosen; default: fixed at 0.")] = None,
-    train: Annotated[list[Path] | None, typer.Option(help="Training data, for the fitted baselines.")] = None,
-    orm: Annotated[Path | None, typer.Option(help="Checkpoint of an outcome model, as a baseline.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="Snapshot, importable file or hf://OWNER/NAME:SPLIT; repeatable.")
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="processbench or prmbench; without --data it is read from the hub.")
+    ] = None,
+    dev: Annotated[
+        list[str] | None,
+        typer.Option(help="Where threshold and temperature are chosen; default: the threshold is fixed at 0."),
+    ] = None,
+    train: Annotated[
+        list[str] | None, typer.Option(help="Training data: for the fitted baselines and to look for contamination.")
+    ] = None,
+    orm: Annotated[str | None, typer.Option(help="An outcome model, as a baseline.")] = None,
     ledger: Annotated[Path | None, typer.Option(help="Ledger with annotations made here.")] = None,
     rater_kind: Annotated[list[str] | None, typer.Option(help="Only raters of this kind; repeatable.")] = None,
     subset_by: Annotated[str, typer.Option(help="Key of meta that names a solution's subset.")] = "subset",
     per_subset: Annotated[int | None, typer.Option(min=1, help="At most so many solutions of each subset.")] = None,
+    calibrated: Annotated[
+        Path | None, typer.Option(help="Copy the checkpoint here, with the temperature that --dev asks for.")
+    ] = None,
     seed: int = 0,
+    family: Family = None,
+    reference: Reference = None,
     as_json: Json = False,
 ) -> None:
-    """Step metrics, the ProcessBench protocol, calibration and baselines, as a table, JSON and an HTML report."""
-    from pipelines.data import labelled_solutions, snapshots_of
+    """Step metrics, ProcessBench and PRMBench, best-of-N, calibration, contamination: tables, JSON and a report."""
+    from pipelines.data import evaluated_rows, labelled_solutions, snapshots_of
     from pipelines.recipe import EvaluateStage
+    from prm_kit.errors import UsageError
+    from prm_kit.evaluate.benchmarks import benchmark_named, coverage
     from prm_kit.report import print_tables, write_report
     from prm_kit.run_directory import RunDirectory
 
     output = Output(as_json)
+    known = benchmark_named(benchmark) if benchmark else None
+    inputs = data or (known.hub if known else None)
+    if not inputs:
+        raise UsageError("name what to evaluate on: --data, --benchmark, or both")
+    if calibrated and not dev:
+        raise UsageError("--calibrated needs --dev: a temperature is never fitted on the data that is evaluated")
     run = RunDirectory(out)
-    settings = EvaluateStage(sources=[str(d) for d in data], subset_by=subset_by, per_subset=per_subset)
+    settings = EvaluateStage(sources=list(inputs), subset_by=subset_by, per_subset=per_subset)
     models = {"prm": checkpoint} | ({ORM: orm} if orm else {})
-    run.start({"models": {name: str(path) for name, path in models.items()}, **settings.model_dump(mode="json")})
+    run.start({"models": models, **settings.model_dump(mode="json")})
 
     with output.progress() as progress, run.timed("evaluate"):
 
-        def rows(paths: Sequence[Path] | None) -> list[Labelled]:
-            if not paths:
-                return []
-            return labelled_solutions(snapshots_of(paths, out / "imported", progress), ledger, rater_kind or ())
+        def snapshots(paths: Sequence[str]) -> list[Path]:
+            return snapshots_of(paths, out / "imported", progress, known.options if known else None)
 
+        def labelled(paths: Sequence[str] | None) -> list[Labelled]:
+            return labelled_solutions(snapshots(paths), ledger, rater_kind or ()) if paths else []
+
+        rows = evaluated_rows(snapshots(inputs), ledger, rater_kind or ())
+        everything = [path for paths in (inputs, dev, train) for path in snapshots(paths or ())]
+        scorers = {
+            name: _scorer(source, name, everything, ledger, family, reference) for name, source in models.items()
+        }
+        about = {"checkpoint": checkpoint} | ({"benchmark": coverage(known, rows)} if known else {})
         evaluation = evaluate_models(
-            models,
-            rows(data),
-            dev=rows(dev),
-            dev_name=", ".join(map(str, dev or ())),
-            train=rows(train),
+            scorers,
+            not_by(rows, checkpoint),
+            dev=not_by(labelled(dev), checkpoint),
+            dev_name=", ".join(dev or ()),
+            train=labelled(train),
             settings=settings,
             seed=seed,
-            name=", ".join(path.name for path in data),
-            about={"checkpoint": str(checkpoint)},
+            name=known.title if known else ", ".join(Path(path).name for path in inputs),
+            about=about,
             folder=out,
             progress=progress,
         )
@@ -72,11 +109,14 @@ def command(
     if not as_json:
         print_tables(evaluation, output.console)
         output.say(f"report: {out / 'report.html'}")
+    if calibrated:
+        temperature = write_calibrated(Path(checkpoint), calibrated, evaluation["calibration_after"].get("prm"))
+        output.say(f"calibrated checkpoint: {calibrated} (temperature {temperature:.4g})")
     output.summary(out / "summary.json")
 
 
 def evaluate_models(
-    models: Mapping[str, Path],
+    scorers: Mapping[str, StepScorer],
     rows: Sequence[Labelled],
     *,
     dev: Sequence[Labelled],
@@ -92,11 +132,11 @@ def evaluate_models(
     """Score with every model (what `folder` holds is not scored again) and evaluate.
 
     Args:
-        models: Checkpoints by name; one called `ORM` counts as a baseline.
+        scorers: By name; one called `ORM` counts as a baseline.
         rows: What is evaluated on.
-        dev: Where thresholds are chosen; may be empty.
+        dev: Where thresholds and temperatures are chosen; may be empty.
         dev_name: What reports call it.
-        train: For the baselines that are fitted.
+        train: For the baselines that are fitted, and to look for contamination.
         settings: Subsets, intervals, examples.
         seed: Of everything drawn.
         name: What reports call the evaluated data.
@@ -104,8 +144,8 @@ def evaluate_models(
         folder: Where scores are kept.
         progress: See `pipelines.progress`.
     """
-    from pipelines.data import load_scorer
     from pipelines.score import score_into
+    from pipelines.scorers import aggregation_of
     from prm_kit.evaluate import DevSplit, evaluate
     from prm_kit.prefix_labels import with_prefix_labels
 
@@ -114,13 +154,12 @@ def evaluate_models(
     scores = {}
     dev_scores = {}
     everything = [pair.solution for pair in [*rows, *dev]]
-    for model, checkpoint in models.items():
-        scorer = load_scorer(checkpoint, model)
+    for model, scorer in scorers.items():
         found = score_into(
             folder / f"scores-{model}.jsonl",
             scorer,
             sorted(everything, key=lambda solution: solution.problem),
-            scorer.prm.card.aggregation,
+            aggregation_of(scorer),
             lambda n, model=model: progress(f"score with {model}", n, len(everything), ""),  # type: ignore[misc]
         )
         scores[model] = [found[pair.solution.id] for pair in rows]
@@ -132,7 +171,7 @@ def evaluate_models(
         name=name,
         dev=DevSplit(dev_name, dev, dev_scores) if dev else None,
         train=train,
-        baselines=[ORM] if ORM in models else [],
+        baselines=[ORM] if ORM in scorers else [],
         subset_of=settings.subset_by,
         about=about,
         seed=seed,
@@ -152,3 +191,57 @@ def drawn_per_subset(rows: Sequence[Labelled], subset_by: str, number: int | Non
         index for subset in subsets.values() for index in sorted(subset, key=lambda i: rows[i].solution.id)[:number]
     )
     return [rows[index] for index in kept]
+
+
+def write_calibrated(checkpoint: Path, out: Path, found: Mapping[str, Any] | None) -> float:
+    """Copy a checkpoint of ours with a fitted temperature in its card; return the temperature.
+
+    Args:
+        checkpoint: The checkpoint, whose scores the temperature was fitted to.
+        out: The copy; whole or not at all.
+        found: Its part of `calibration_after`; None: it has none.
+
+    Raises:
+        UsageError: There is no temperature, or the head's outputs are not what its card's temperature divides.
+    """
+    import shutil
+
+    from prm_kit.card import read_card
+    from prm_kit.errors import UsageError
+    from prm_kit.files import whole_directory, write_json
+
+    if found is None:
+        raise UsageError(f"{checkpoint}: its scores are no probabilities, so there is no temperature to write")
+    card = read_card(checkpoint)
+    if card.kind != "token-classification" or card.readout not in ("classes", "binary", "sigmoid"):
+        raise UsageError(
+            f"{checkpoint}: a temperature fitted to probabilities is not one of the {card.readout} outputs of a "
+            f"{card.kind} checkpoint, which are no plain logits of a softmax"
+        )
+    temperature = card.temperature * float(found["temperature"]["value"])
+    with whole_directory(out) as part:
+        shutil.copytree(checkpoint, part, dirs_exist_ok=True)
+        write_json(part / "prm.json", card.model_copy(update={"temperature": temperature}).model_dump(mode="json"))
+    return temperature
+
+
+def not_by(rows: Sequence[Labelled], source: str) -> list[Labelled]:
+    """The rows without those that the evaluated rater labelled: nobody is right by definition."""
+    return [row for row in rows if f"{RATER}{row.annotation.rater.kind}/{row.annotation.rater.name}" != source]
+
+
+def _scorer(
+    source: str, name: str, snapshots: Sequence[Path], ledger: Path | None, family: str | None, reference: str | None
+) -> StepScorer:
+    if not source.startswith(RATER):
+        from pipelines.scorers import scorer_of
+
+        return scorer_of(source, name, family=family, reference=reference)
+    from prm_kit.evaluate.raters import RaterScorer
+    from prm_kit.view import View
+
+    rows = list(View(snapshots, ledger).labelled())
+    own = [
+        row.annotation for row in rows if f"{RATER}{row.annotation.rater.kind}/{row.annotation.rater.name}" == source
+    ]
+    return RaterScorer.of(source, own)

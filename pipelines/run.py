@@ -37,7 +37,7 @@ def command(
     with output.progress() as progress:
         summary = run_recipe(settings, folder, output, progress)
     if not as_json:
-        from prm_kit.report.tables import print_tables
+        from prm_kit.report.evaluation_tables import print_tables
 
         print_tables(summary["evaluation"], output.console)
         output.say(f"report: {folder / 'report.html'}")
@@ -157,12 +157,19 @@ class _Run:
         return labelled_solutions([self.snapshots[name] for name in names], self.ledger, kinds)
 
     @cached_property
+    def _evaluated(self) -> list[Labelled]:
+        from pipelines.data import evaluated_rows
+
+        stage = self.recipe.evaluate
+        return evaluated_rows([self.snapshots[name] for name in stage.sources], self.ledger, stage.rater_kinds)
+
+    @cached_property
     def _training_rows(self) -> _TrainingRows:
         """Training, development and ORM rows, none of whose problems is evaluated on; read after all labelling."""
         from pipelines.data import hold_out, outcome_rows, without_problems_of
 
         stage = self.recipe.train
-        evaluated = self._rows(self.recipe.evaluate.sources, self.recipe.evaluate.rater_kinds)
+        evaluated = self._evaluated
         rows, overlap = without_problems_of(self._rows(stage.sources, stage.rater_kinds), evaluated)
         if stage.dev == "split":
             rows, dev = hold_out(rows, stage.dev_fraction, self.recipe.seed)
@@ -209,13 +216,18 @@ class _Run:
 
     def _evaluate(self) -> dict[str, Any]:
         from pipelines.evaluate import evaluate_models
+        from pipelines.scorers import scorer_of
 
         def work(folder: Path) -> dict[str, Any]:
             found = self._training_rows
             trained = self.stages.folder("train")
             evaluation = evaluate_models(
-                {name: trained / name / "checkpoint" for name in ("prm", "orm") if (trained / name).exists()},
-                self._rows(self.recipe.evaluate.sources, self.recipe.evaluate.rater_kinds),
+                {
+                    name: scorer_of(trained / name / "checkpoint", name)
+                    for name in ("prm", "orm")
+                    if (trained / name).exists()
+                },
+                self._evaluated,
                 dev=found.dev,
                 dev_name=found.dev_name,
                 train=found.train,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.output import Json, Out, Output
+from pipelines.scorers import Family, Reference
 
 if TYPE_CHECKING:
     from prm_kit.records import Solution
@@ -21,14 +22,17 @@ BATCH = 128
 
 
 def command(
-    checkpoint: Annotated[Path, typer.Argument(help="Directory of a trained PRM.")],
+    checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a PRM, or the address of a server.")],
     inputs: Annotated[list[Path], typer.Argument(help="Snapshot directories, or files that `prm-kit import` reads.")],
     out: Out,
     aggregation: Annotated[str | None, typer.Option(help="min, last, product or mean; default: the card's.")] = None,
+    family: Family = None,
+    reference: Reference = None,
     as_json: Json = False,
 ) -> None:
     """Write OUT/scores.jsonl, one line per solution; run the same command again to resume."""
-    from pipelines.data import load_scorer, snapshots_of, solutions
+    from pipelines.data import snapshots_of, solutions
+    from pipelines.scorers import aggregation_of, scorer_of
     from prm_kit.aggregate import AGGREGATIONS
     from prm_kit.errors import UsageError, unknown_name
     from prm_kit.run_directory import RunDirectory
@@ -37,7 +41,8 @@ def command(
         raise unknown_name("aggregation", aggregation, AGGREGATIONS)
     output = Output(as_json)
     run = RunDirectory(out)
-    recipe = {"checkpoint": str(checkpoint), "inputs": [str(path) for path in inputs], "aggregation": aggregation}
+    recipe = {"checkpoint": checkpoint, "inputs": [str(path) for path in inputs], "aggregation": aggregation}
+    recipe |= {key: value for key, value in (("family", family), ("reference", reference)) if value}
     asked = out / "recipe.yaml"
     if (out / "scores.jsonl").exists() and asked.exists():
         import yaml
@@ -45,12 +50,12 @@ def command(
         if yaml.safe_load(asked.read_text(encoding="utf-8")) != recipe:
             raise UsageError(f"{out} holds the scores of another command; choose another --out")
     run.start(recipe)
-    scorer = load_scorer(checkpoint, "prm")
-    rule = aggregation or scorer.prm.card.aggregation
+    scorer = scorer_of(checkpoint, "prm", family=family, reference=reference)
+    rule = aggregation or aggregation_of(scorer)
     with output.progress() as progress, run.timed("score"):
         every = solutions(snapshots_of(inputs, out / "imported", progress))
         scored = score_into(out / "scores.jsonl", scorer, every, rule, lambda n: progress("score", n, None, ""))
-    run.finish({"solutions": len(scored), "aggregation": rule, "scores": "scores.jsonl", "checkpoint": str(checkpoint)})
+    run.finish({"solutions": len(scored), "aggregation": rule, "scores": "scores.jsonl", "checkpoint": checkpoint})
     output.summary(out / "summary.json")
 
 
@@ -63,7 +68,8 @@ def score_into(
 ) -> dict[str, StepScores]:
     """Score what `path` does not hold yet, append batch by batch, and return every score by solution id.
 
-    Each line: solution_id, score (the steps' p_ok aggregated), values and probabilities per step.
+    Each line: solution_id, score (the steps' p_ok aggregated; of unbounded scores the values), values and
+    probabilities per step, and `unbounded` and `uncertainty` where the scorer gives them.
     """
     from prm_kit.aggregate import solution_score
 
@@ -80,6 +86,8 @@ def score_into(
                     "values": scores.values,
                     "probabilities": scores.probabilities,
                 }
+                more = {"unbounded": scores.unbounded, "uncertainty": scores.uncertainty}
+                line |= {key: value for key, value in more.items() if value is not None}
                 file.write(json.dumps(line, allow_nan=False) + "\n")
                 found[solution.id] = scores
             file.flush()
@@ -96,7 +104,8 @@ def _complete_lines(file: Any) -> dict[str, StepScores]:
     end = 0
     while (line := file.readline()).endswith("\n"):
         row = json.loads(line)
-        found[row["solution_id"]] = StepScores(tuple(tuple(p) if p else None for p in row["probabilities"]))
+        more = {key: tuple(row[key]) for key in ("unbounded", "uncertainty") if key in row}
+        found[row["solution_id"]] = StepScores(tuple(tuple(p) if p else None for p in row["probabilities"]), **more)
         end = file.tell()
     file.truncate(end)
     return found

@@ -28,24 +28,32 @@ def command(
     rater_kind: Annotated[list[str] | None, typer.Option(help="Only raters of this kind; repeatable.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a PRM on labelled steps; run the same command again to resume."""
+    """Train a PRM on labelled steps; run the same command again to resume.
+
+    On several devices: torchrun --nproc-per-node 8 --no-python prm-kit train ...
+    """
     from prm_kit.settings import load_settings
     from prm_kit.train_settings import TrainSettings
 
     settings = load_settings(TrainSettings, config, overrides or ())
     from pipelines.data import hold_out, labelled_solutions, snapshots_of
+    from prm_kit.distributed import world_of_torchrun
     from prm_kit.train import train
 
     output = Output(as_json)
-    with output.progress() as progress:
-        snapshots = snapshots_of(data, out / "imported", progress)
+    with world_of_torchrun() as world, output.progress() as progress:
+        imported, told = out / "imported", progress if world.is_first else None
+        with world.in_turn():
+            snapshots = snapshots_of(data, imported, told)
+            dev_snapshots = snapshots_of(dev or (), imported, told)
         rows = labelled_solutions(snapshots, ledger, rater_kind or ())
         if dev:
-            dev_rows = labelled_solutions(snapshots_of(dev, out / "imported", progress), ledger, rater_kind or ())
+            dev_rows = labelled_solutions(dev_snapshots, ledger, rater_kind or ())
         else:
             rows, dev_rows = hold_out(rows, dev_fraction, settings.seed)
         train(settings, rows, dev_rows, out, progress=shown("train", progress))
-    output.summary(out / "summary.json")
+    if world.is_first:
+        output.summary(out / "summary.json")
 
 
 def train_prm_and_orm(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from prm_kit.errors import InputError, unknown_name
+from prm_kit.errors import InputError, UsageError, unknown_name
 from prm_kit.score import Probabilities, StepScores
 
 Aggregation = Callable[[Sequence[float]], float]
@@ -27,13 +27,18 @@ def step_numbers(scores: StepScores, of: str = "value") -> tuple[float | None, .
 
     Args:
         scores: What a scorer said of a solution.
-        of: A name in `STEP_NUMBERS`: "value" is p(+1) - p(-1) in [-1, 1]; "p_ok" is 1 - p(-1) in [0, 1].
+        of: A name in `STEP_NUMBERS`: "value" is p(+1) - p(-1) in [-1, 1], or what an unbounded scorer says; "p_ok" is
+            1 - p(-1) in [0, 1].
 
     Raises:
-        UsageError: Unknown name.
+        UsageError: Unknown name, or "p_ok" of scores that are no probabilities.
     """
     if of not in STEP_NUMBERS:
         raise unknown_name("step number", of, STEP_NUMBERS)
+    if of == "value":
+        return scores.values
+    if not scores.is_bounded:
+        raise UsageError(f"unbounded scores are no probabilities, so they have no {of!r}; ask for 'value'")
     number = STEP_NUMBERS[of]
     return tuple(None if p is None else number(p) for p in scores.probabilities)
 
@@ -63,10 +68,17 @@ def aggregate(numbers: Sequence[float | None], how: str = "min", abstained: Abst
 
 
 def solution_score(
-    scores: StepScores, how: str = "min", of: str = "p_ok", abstained: Abstained = "skip"
+    scores: StepScores, how: str = "min", of: str | None = None, abstained: Abstained = "skip"
 ) -> float | None:
-    """Score a solution by its steps; the defaults read "the chance that the worst step is not wrong"."""
-    return aggregate(step_numbers(scores, of), how, abstained)
+    """Score a solution by its steps; the defaults read "the chance that the worst step is not wrong".
+
+    Args:
+        scores: What a scorer said of the solution.
+        how: See `aggregate`.
+        of: See `step_numbers`; None: "p_ok", or "value" where the scores are unbounded.
+        abstained: See `aggregate`.
+    """
+    return aggregate(step_numbers(scores, of or ("p_ok" if scores.is_bounded else "value")), how, abstained)
 
 
 def _product(numbers: Sequence[float]) -> float:

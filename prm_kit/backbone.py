@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,7 @@ from transformers import (
 )
 
 from prm_kit.errors import InputError, UsageError
-
-ID2LABEL = {0: "-1", 1: "0", 2: "+1"}
-"""What the three outputs mean, in the project's class order."""
+from prm_kit.weights import tensor_files
 
 
 def load_trunk(source: str | Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -48,11 +46,58 @@ def load_trunk(source: str | Path, dtype: torch.dtype) -> PreTrainedModel:
                 source, gguf_file=gguf, dtype=dtype, quantization_config=plain
             )
             return whole.base_model  # type: ignore[no-any-return]
+        _check_weights(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if getattr(config, "auto_map", None):
             raise InputError(f"{source}: the model brings its own code (auto_map), which is never run")
         trunk: Any = AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True, trust_remote_code=False)
         return trunk  # type: ignore[no-any-return]
+
+
+def load_language_model(source: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a whole causal language model, its output layer included.
+
+    Args:
+        source: As `load_trunk` takes it.
+        dtype: Number format of the weights.
+
+    Raises:
+        InputError: As `load_trunk`, or tensors are missing, such as those of the output layer.
+    """
+    gguf = _gguf_file(source)
+    options = {"gguf_file": gguf, "quantization_config": GgufConfig(dequantize=True)} if gguf else {}
+    with quiet(), _as_input_error(f"{source}: the language model cannot be loaded"):
+        if not gguf:
+            _check_weights(source)
+        if not gguf and getattr(AutoConfig.from_pretrained(source, trust_remote_code=False), "auto_map", None):
+            raise InputError(f"{source}: the model brings its own code (auto_map), which is never run")
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype,
+            use_safetensors=None if gguf else True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    model, info = loaded
+    wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in info[kind])
+    if wrong:
+        raise InputError(f"{source}: {len(wrong)} tensors are missing or of another shape, such as {wrong[0]}")
+    model.train(mode=False)
+    return model  # type: ignore[no-any-return]
+
+
+def output_layer(language_model: PreTrainedModel) -> nn.Linear:
+    """The layer from hidden states to the logits of the vocabulary.
+
+    Raises:
+        UsageError: The model has none, or it is no linear layer.
+    """
+    model: Any = language_model
+    layer = model.get_output_embeddings()
+    if not isinstance(layer, nn.Linear):
+        raise UsageError(f"{type(model).__name__} has no linear output layer")
+    return layer
 
 
 def copy_trunk(model: PreTrainedModel) -> PreTrainedModel:
@@ -96,8 +141,16 @@ def ensure_mark(tokenizer: PreTrainedTokenizerBase, trunk: Any, mark: str) -> No
         trunk.get_input_embeddings().weight[index] = mean_D
 
 
-def with_head(trunk: PreTrainedModel, pad_token_id: int, seed: int) -> PreTrainedModel:
+def with_head(
+    trunk: PreTrainedModel, pad_token_id: int, id2label: Mapping[int, str], *, seed: int = 0
+) -> PreTrainedModel:
     """Put a head on a trunk: float32, small seeded weights, a bias that is zero and not trained, no dropout.
+
+    Args:
+        trunk: The decoder; it becomes part of the model.
+        pad_token_id: Written into the configuration.
+        id2label: Name of each output: there are as many outputs.
+        seed: Of the weights.
 
     Raises:
         UsageError: transformers has no token-classification model of this family, or its head is not called `score`.
@@ -106,8 +159,8 @@ def with_head(trunk: PreTrainedModel, pad_token_id: int, seed: int) -> PreTraine
     family: Any = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING.get(type(config), None)
     if family is None:
         raise UsageError(f"transformers has no token-classification model of the family {config.model_type!r}")
-    config.id2label = dict(ID2LABEL)
-    config.label2id = {label: index for index, label in ID2LABEL.items()}
+    config.id2label = dict(id2label)
+    config.label2id = {label: index for index, label in id2label.items()}
     config.classifier_dropout = config.hidden_dropout = 0.0
     config.pad_token_id = pad_token_id
     with torch.device("meta"):
@@ -116,7 +169,7 @@ def with_head(trunk: PreTrainedModel, pad_token_id: int, seed: int) -> PreTraine
         raise UsageError(f"the head of {family.__name__} is not called `score`, so that servers could not load it")
     setattr(model, model.base_model_prefix, trunk)
     width: int = model.score.in_features
-    head = nn.Linear(width, len(ID2LABEL), dtype=torch.float32)
+    head = nn.Linear(width, len(id2label), dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         head.weight.normal_(0.0, 0.1 / width**0.5, generator=generator)
@@ -158,6 +211,12 @@ def _as_input_error(what: str) -> Iterator[None]:
         raise
     except Exception as error:  # damaged, absent or foreign files end in many kinds of error
         raise InputError(f"{what}: {first_line(error)}") from None
+
+
+def _check_weights(source: str | Path) -> None:
+    """Refuse a folder whose weights are pickles, damaged or incomplete, before the library opens them."""
+    if (Path(source) / "config.json").is_file():
+        tensor_files(Path(source))
 
 
 def _gguf_file(source: str | Path) -> str | None:

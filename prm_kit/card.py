@@ -8,11 +8,21 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from prm_kit import __version__
-from prm_kit.encode import StepEncoder, StepReading
+from prm_kit.encode import StepReading
 from prm_kit.errors import InputError
 from prm_kit.files import value_sha256
 from prm_kit.records import LABEL_VALUES, NeutralPolicy, Solution
+from prm_kit.segments import Encoder, SegmentReading
 from prm_kit.settings import Settings
+
+ReadoutName = Literal["classes", "binary", "sigmoid", "ordinal", "ensemble", "unbounded"]
+"""What the outputs of a head are; `prm_kit.readout` says how each is read."""
+
+CheckpointKind = Literal["token-classification", "causal", "implicit"]
+"""What the weights are; `prm_kit.checkpoints` loads each."""
+
+StepScore = Literal["cumulative", "difference"]
+"""What an implicit PRM calls a step's score: its reward up to and with the step, or what the step adds to it."""
 
 _PROBE = Solution.from_steps("Find x² if 3x = 12.", ["Step 1: x = 12 / 3 = 4.", "因此 x² = 16\n\\boxed{16}"])
 
@@ -21,9 +31,14 @@ class PrmCard(Settings):
     """The content of prm.json.
 
     Attributes:
-        reading: Mark and template.
-        mark_id: Token id of the mark.
+        reading: Mark and template; of a converted checkpoint the published layout.
+        mark_id: Token id of the mark (the last one of several; -1 where a layout has no mark).
         labels: What the classes stand for, in class order.
+        readout: What the outputs of the head are.
+        kind: What the weights are.
+        verdict_ids: Of a causal PRM: the token ids that stand for wrong and for right.
+        beta: Of an implicit PRM: what its log-ratio is multiplied by.
+        step_score: Of an implicit PRM: which of its two scores of a step is given.
         neutral_policy: What training made of the label 0.
         target: What it was trained on: labels of steps, or final correctness alone (an outcome model).
         max_tokens: Most tokens of a sequence; None: no limit known.
@@ -36,9 +51,14 @@ class PrmCard(Settings):
     """
 
     schema_version: Literal[1] = 1
-    reading: StepReading
+    reading: StepReading | SegmentReading
     mark_id: int
     labels: tuple[int, ...] = LABEL_VALUES
+    readout: ReadoutName = "classes"
+    kind: CheckpointKind = "token-classification"
+    verdict_ids: tuple[int, int] | None = None
+    beta: float | None = Field(default=None, gt=0)
+    step_score: StepScore | None = None
     neutral_policy: NeutralPolicy = "keep"
     target: Literal["steps", "outcome"] = "steps"
     max_tokens: int | None = Field(default=None, gt=0)
@@ -70,6 +90,6 @@ def read_card(path: str | Path) -> PrmCard:
     return card
 
 
-def tokenizer_fingerprint(encoder: StepEncoder) -> str:
+def tokenizer_fingerprint(encoder: Encoder) -> str:
     """Hash of the vocabulary and of the token ids of a fixed solution, however the tokenizer's file is written."""
     return value_sha256([encoder.tokenizer.get_vocab(), encoder.encode([_PROBE])[0].ids])

@@ -148,7 +148,7 @@ class StepEncoder:
             elif too_long == "refuse":
                 raise TooLongError(f"solution {solution.id}: {length} tokens, more than the {max_tokens} allowed")
             else:
-                runs = _windows(solution, len(prompt), [len(step) + 1 for step in steps], max_tokens)
+                runs = step_windows(solution, len(prompt), [len(step) + 1 for step in steps], max_tokens)
             found.extend(self._assemble(index, prompt, steps, run) for run in runs)
         return found
 
@@ -252,8 +252,21 @@ def _step_texts(solution: Solution) -> list[str]:
     return [solution.completion[start:end] for start, end in pairwise(ends)]
 
 
-def _windows(solution: Solution, prompt: int, lengths: Sequence[int], limit: int) -> list[tuple[int, int, int]]:
-    """Runs (first step, first step read, end): each step is read where it has the most preceding steps."""
+def step_windows(solution: Solution, prompt: int, lengths: Sequence[int], limit: int) -> list[tuple[int, int, int]]:
+    """Runs of steps that fit: each step is read where it has the most preceding steps.
+
+    Args:
+        solution: For the message.
+        prompt: Tokens of the prompt, which every run repeats.
+        lengths: Tokens of each step, its mark included.
+        limit: Most tokens of a run.
+
+    Returns:
+        For each run its first step, the first step read in it, and its end.
+
+    Raises:
+        TooLongError: A step does not fit beside the prompt.
+    """
     runs: list[tuple[int, int, int]] = []
     first = 0
     size = prompt

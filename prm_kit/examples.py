@@ -6,6 +6,7 @@ B sequences, T tokens, N read positions, K = 3 classes.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -13,7 +14,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prm_kit.encode import StepEncoder
+from prm_kit.encode import Encoded
+from prm_kit.errors import InputError
+from prm_kit.segments import Encoder
 from prm_kit.targets import SolutionTargets
 
 _CHUNK = 1024
@@ -45,11 +48,13 @@ class Batch(NamedTuple):
         ids: int64 [B, T], token ids; padding, on the right, is 0.
         rows: int64 [N], the row of each read position.
         positions: int64 [N], its column.
+        starts: int64 [B], the column at which the solution begins, after template and problem.
     """
 
     ids: NDArray[np.int64]
     rows: NDArray[np.int64]
     positions: NDArray[np.int64]
+    starts: NDArray[np.int64]
 
 
 class ExampleSet(NamedTuple):
@@ -66,7 +71,7 @@ class ExampleSet(NamedTuple):
 
 def examples_of(
     items: Sequence[SolutionTargets],
-    encoder: StepEncoder,
+    encoder: Encoder,
     *,
     max_tokens: int | None = None,
     too_long: Literal["refuse", "window", "drop"] = "refuse",
@@ -83,7 +88,8 @@ def examples_of(
             only, whose earlier positions cannot see them.
 
     Raises:
-        InputError: A solution is too long and `too_long` is "refuse".
+        InputError: A solution is too long and `too_long` is "refuse", or the encoder gave a step that has a target no
+            read position, or several.
     """
     examples: list[Example] = []
     dropped: dict[str, int] = {}
@@ -93,6 +99,7 @@ def examples_of(
             encoded = encoder.encode(solutions)
         else:
             encoded = encoder.encode(solutions, max_tokens=max_tokens, too_long=too_long)
+        _check_reads(chunk, encoded)
         for one in encoded:
             item = chunk[one.solution]
             if too_long == "drop" and max_tokens is not None and len(one.ids) > max_tokens:
@@ -122,6 +129,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         ids_BT,
         np.repeat(np.arange(len(examples)), [len(example.positions) for example in examples]),
         np.concatenate([example.positions for example in examples]).astype(np.int64),
+        np.array([example.prompt_length for example in examples], dtype=np.int64),
     )
 
 
@@ -146,6 +154,17 @@ def examples_sha256(examples: Sequence[Example]) -> str:
             digest.update(len(array).to_bytes(8, "little"))
             digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _check_reads(items: Sequence[SolutionTargets], encoded: Sequence[Encoded]) -> None:
+    """Every step of every solution is read once."""
+    reads: list[Counter[int]] = [Counter() for _ in items]
+    for one in encoded:
+        reads[one.solution].update(one.steps)
+    for item, read in zip(items, reads, strict=True):
+        for step in item.steps:
+            if read[step] != 1:
+                raise InputError(f"solution {item.solution.id}, step {step}: {read[step]} read positions instead of 1")
 
 
 def _chunks(items: Sequence[SolutionTargets], size: int) -> Iterator[Sequence[SolutionTargets]]:

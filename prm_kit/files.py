@@ -58,6 +58,20 @@ def whole_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def complete_lines(file: IO[str]) -> Iterator[Any]:
+    """Read a JSONL file that is open for appending (mode "a+"); a half-written last line is cut off.
+
+    Iterate to the end: only then is the file as it should be, and its position at the end.
+    """
+    file.seek(0)
+    end = 0
+    while (line := file.readline()).endswith("\n"):
+        end = file.tell()
+        yield json.loads(line)
+    file.seek(end)
+    file.truncate()
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write one JSON object, readable, in a stable key order, whole or not at all."""
     with whole_file(path) as file:

@@ -76,7 +76,7 @@ def import_data(
 
     if not inputs:
         raise UsageError("nothing to import: name at least one file or data set")
-    spec = _told_by_first_row(inputs) if format == AUTO else format_named(format)
+    spec = format_of_inputs(inputs) if format == AUTO else format_named(format)
     layout = layout_of(spec, options or {})
     if not 0.0 <= max_reject_share <= 1.0:
         raise UsageError(f"max_reject_share {max_reject_share} is not in [0, 1]")
@@ -169,7 +169,13 @@ def import_blocks(
     _check_share(count, max_share)
 
 
-def _told_by_first_row(inputs: Sequence[str | Path]) -> Format:
+def format_of_inputs(inputs: Sequence[str | Path]) -> Format:
+    """The format that the first readable row speaks for.
+
+    Raises:
+        InputError: There is no such row.
+        UsageError: It speaks for none.
+    """
     first = next((row for row in islice(_rows(inputs), _CHECK_EVERY) if isinstance(row, Row)), None)
     if first is None:
         raise InputError(f"{inputs[0]}: no row that could tell the format")

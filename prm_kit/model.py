@@ -1,14 +1,14 @@
 """The PRM: a Hugging Face token-classification model, its tokenizer, and the card that says how to read it.
 
-A checkpoint is a directory that plain `AutoModelForTokenClassification` loads (safetensors, no remote code, three
-labels in class order) plus `prm.json`, the card. The head is trained without a bias and stored with a zero one, so
-that servers which expect either find it. B sequences, T tokens, N read positions, D hidden, K = 3 classes.
+A checkpoint is a directory that plain `AutoModelForTokenClassification` loads (safetensors, no remote code, as many
+labels as the head has outputs) plus `prm.json`, the card, which says how the outputs are read: as three classes in
+class order unless trained otherwise. The head is trained without a bias and stored with a zero one, so that servers
+which expect either find it. B sequences, T tokens, N read positions, D hidden, K outputs.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +17,15 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from prm_kit.backbone import ID2LABEL, copy_trunk, ensure_mark, first_line, load_tokenizer, load_trunk, quiet, with_head
-from prm_kit.card import PrmCard, read_card, tokenizer_fingerprint
+from prm_kit.backbone import copy_trunk, ensure_mark, first_line, load_tokenizer, load_trunk, quiet, with_head
+from prm_kit.card import PrmCard, ReadoutName, read_card, tokenizer_fingerprint
 from prm_kit.encode import StepEncoder, StepReading, default_reading
 from prm_kit.errors import InputError, UsageError
 from prm_kit.files import whole_directory, write_json
+from prm_kit.readout import READOUTS, Readout
 from prm_kit.records import NeutralPolicy
+from prm_kit.segments import encoder_of
+from prm_kit.weights import read_json, tensor_files
 
 
 class Prm:
@@ -33,13 +36,18 @@ class Prm:
         tokenizer: Its tokenizer.
         card: How it is read and where it comes from.
         encoder: Solutions to token ids, as the card says.
+        head_only: Only the head is being trained: the trunk computes no gradient.
     """
+
+    can_share_prefixes = True
+    fresh_head = True
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: PrmCard) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.card = card
-        self.encoder = StepEncoder(tokenizer, card.reading)
+        self.encoder = encoder_of(tokenizer, card.reading)
+        self.head_only = False
 
     @property
     def device(self) -> torch.device:
@@ -53,10 +61,15 @@ class Prm:
         return trunk
 
     @property
-    def head(self) -> nn.Module:
-        """The linear layer from hidden states to classes."""
-        head: nn.Module = self.model.score  # type: ignore[assignment]
+    def head(self) -> nn.Linear:
+        """The linear layer from hidden states to outputs."""
+        head: nn.Linear = self.model.score  # type: ignore[assignment]
         return head
+
+    @property
+    def readout(self) -> Readout:
+        """How class probabilities follow from the outputs."""
+        return READOUTS[self.card.readout]
 
     def read_logits(
         self,
@@ -65,6 +78,7 @@ class Prm:
         row_N: Tensor,
         position_N: Tensor,
         position_ids_BT: Tensor | None = None,
+        start_B: Tensor | None = None,
         **attention: Any,
     ) -> Tensor:
         """Run the trunk, and the head at the read positions only.
@@ -75,18 +89,20 @@ class Prm:
             row_N: Row of each read position.
             position_N: Column of each read position.
             position_ids_BT: Positions for the rotary embedding; None: 0, 1, 2, ...
+            start_B: Column at which each solution begins; only an implicit PRM looks at it.
             attention: Handed on to the attention layers.
 
         Returns:
-            Logits [N, 3] in float32, classes in the order (-1, 0, +1).
+            Outputs [N, K] in float32, as the card's read-out takes them.
         """
-        hidden_BTD = self.trunk(
-            input_ids=input_ids_BT,
-            attention_mask=attention_mask_BT,
-            position_ids=position_ids_BT,
-            use_cache=False,
-            **attention,
-        ).last_hidden_state
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.head_only):
+            hidden_BTD = self.trunk(
+                input_ids=input_ids_BT,
+                attention_mask=attention_mask_BT,
+                position_ids=position_ids_BT,
+                use_cache=False,
+                **attention,
+            ).last_hidden_state
         with torch.autocast(hidden_BTD.device.type, enabled=False):
             logits_NK: Tensor = self.head(hidden_BTD[row_N, position_N].float())
         return logits_NK
@@ -98,6 +114,8 @@ class Prm:
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         reading: StepReading | None = None,
+        readout: ReadoutName = "classes",
+        members: int = 1,
         neutral_policy: NeutralPolicy = "keep",
         target: Literal["steps", "outcome"] = "steps",
         max_tokens: int | None = None,
@@ -112,6 +130,8 @@ class Prm:
             tokenizer: Its tokenizer; needed with a built model, otherwise loaded from `source`. It is copied.
             reading: Mark and template; None: `default_reading`. A mark that the vocabulary lacks is added, and the
                 embeddings are resized if they have no row for it.
+            readout: What the head gives; written into the card.
+            members: How many heads an ensemble has, at least 2.
             neutral_policy: Written into the card.
             target: Written into the card.
             max_tokens: Most tokens of a sequence; None: what the backbone's configuration says.
@@ -136,10 +156,14 @@ class Prm:
         _move(trunk, device, dtype)
         encoder = StepEncoder(tokenizer, reading)
         pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, encoder.mark_id)
-        model = with_head(trunk, next(pad for pad in pads if isinstance(pad, int)), seed)
+        labels = READOUTS[readout].id2label(len(READOUTS[readout].labels) * members)
+        if not READOUTS[readout].fits(len(labels)):
+            raise UsageError(f"members: {members}: an ensemble has 2 or more, any other head 1")
+        model = with_head(trunk, next(pad for pad in pads if isinstance(pad, int)), labels, seed=seed)
         card = PrmCard(
             reading=reading,
             mark_id=encoder.mark_id,
+            readout=readout,
             neutral_policy=neutral_policy,
             target=target,
             max_tokens=max_tokens or getattr(model.config, "max_position_embeddings", None),
@@ -163,15 +187,19 @@ class Prm:
         """
         path = Path(path)
         card = read_card(path)
-        _check_files(path)
+        if card.kind != "token-classification":
+            raise InputError(
+                f"{path}: this is a PRM of the kind {card.kind}: load it with prm_kit.checkpoints.load_own"
+            )
+        check_files(path)
         tokenizer = load_tokenizer(path)
-        model = _load_weights(path, dtype or default_dtype(device))
+        model = _load_weights(path, dtype or default_dtype(device), READOUTS[card.readout])
         _move(model, device)
         try:
             prm = cls(model, tokenizer, card)
         except UsageError as error:
             raise InputError(f"{path}: the tokenizer does not fit prm.json: {error}") from None
-        _check_tokenizer(path, prm)
+        check_tokenizer(path, prm)
         return prm
 
     def save(self, path: str | Path) -> None:
@@ -191,7 +219,7 @@ def _move(module: nn.Module, device: str | torch.device, dtype: torch.dtype | No
     module.to(device=torch.device(device), dtype=dtype)
 
 
-def _load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _load_weights(path: Path, dtype: torch.dtype, readout: Readout) -> PreTrainedModel:
     with quiet():
         try:
             model: Any
@@ -204,11 +232,15 @@ def _load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     if wrong:
         raise InputError(f"{path}: {len(wrong)} tensors are missing, unknown or of another shape, such as {wrong[0]}")
     head = getattr(model, "score", None)
-    if not isinstance(head, nn.Linear) or head.out_features != len(ID2LABEL):
-        raise InputError(f"{path}: {type(model).__name__} has no head `score` with {len(ID2LABEL)} outputs")
+    if not isinstance(head, nn.Linear) or not readout.fits(head.out_features):
+        several = "a multiple of " if readout.members else ""
+        raise InputError(
+            f"{path}: {type(model).__name__} has no head `score` with {several}{len(readout.labels)} outputs"
+        )
     labels = {int(index): label for index, label in model.config.id2label.items()}
-    if labels != ID2LABEL:
-        raise InputError(f"{path / 'config.json'}: id2label {labels} is not {ID2LABEL}")
+    expected = readout.id2label(head.out_features)
+    if labels != expected:
+        raise InputError(f"{path / 'config.json'}: id2label {labels} is not {expected}")
     if dtype != torch.float32:
         model.score = _float32_head(path, head)
     model.score.bias.requires_grad = False
@@ -226,21 +258,24 @@ def _float32_head(path: Path, rounded: nn.Linear) -> nn.Linear:
     return head
 
 
-def _check_files(path: Path) -> None:
+def check_files(path: Path) -> None:
+    """Refuse a folder with unreadable configuration, code of its own, or weights that are no safetensors.
+
+    Raises:
+        InputError: Naming the file.
+    """
     for name in ("config.json", "tokenizer_config.json"):
-        try:
-            found = json.loads((path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path / name}: cannot be read: {error}") from None
-        if "auto_map" in found:
+        if "auto_map" in read_json(path / name):
             raise InputError(f"{path / name}: the checkpoint brings its own code (auto_map), which is never run")
-    if not any(path.glob("*.safetensors")):
-        pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for file in path.glob(pattern))
-        reason = f"{pickles[0]} is a pickle, which can run code" if pickles else "there are none"
-        raise InputError(f"{path}: the weights must be safetensors; {reason}")
+    tensor_files(path)
 
 
-def _check_tokenizer(path: Path, prm: Prm) -> None:
+def check_tokenizer(path: Path, prm: Prm) -> None:
+    """Refuse a tokenizer that is not the one that the card speaks of.
+
+    Raises:
+        InputError: Saying what differs.
+    """
     card, encoder = prm.card, prm.encoder
     if encoder.mark_id != card.mark_id:
         raise InputError(

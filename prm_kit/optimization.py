@@ -45,6 +45,16 @@ def learning_rate_share(
     return final + (1 - final) * left
 
 
+def stage_of(update: int, updates: int, head_updates: int) -> tuple[int, int]:
+    """Where an update stands in its stage, and how many that stage has: the head alone first, then everything.
+
+    Each stage has a warm-up and a way down of its own: what joins in late starts with an empty optimiser state.
+    """
+    if update < head_updates:
+        return update, head_updates
+    return update - head_updates, updates - head_updates
+
+
 def adamw(
     model: nn.Module,
     head: nn.Module,
@@ -85,7 +95,12 @@ def adamw(
 
 
 def choose_trained(
-    model: PreTrainedModel, head: nn.Linear, *, train_layers: int | None, lora: LoraSettings | None
+    model: PreTrainedModel,
+    head: nn.Linear,
+    *,
+    train_layers: int | None,
+    lora: LoraSettings | None,
+    fresh_head: bool = True,
 ) -> Any:
     """Say which weights are trained, beside the head. Changes the model in place.
 
@@ -94,6 +109,7 @@ def choose_trained(
         head: Its head.
         train_layers: As many upper layers, with what stands above them; None: all weights.
         lora: Adapters instead.
+        fresh_head: The head knows nothing yet and is trained in any case; else only where all weights are.
 
     Returns:
         The adapters, to be given to `merge_adapters` after training; None without `lora`.
@@ -107,7 +123,7 @@ def choose_trained(
         for part in _upper_parts(model, train_layers or 0):
             part.requires_grad_(True)
     head.requires_grad_(False)  # its bias stays 0, as the checkpoint promises
-    head.weight.requires_grad_(True)
+    head.weight.requires_grad_(fresh_head or (train_layers is None and lora is None))
     return adapters
 
 

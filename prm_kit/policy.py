@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,22 @@ class Policy:
         """The completion that a rollout says, without the token that stopped it."""
         ids = rollout.ids[:-1] if rollout.finish == "stop" else rollout.ids
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def token_ends(self, ids: Sequence[int]) -> list[int]:
+        """Characters of the completion that are written once each token is, without a stop token: increasing.
+
+        A token that ends inside a character counts up to the character before it.
+        """
+        text = self.text(Rollout(tuple(ids), (), "length"))
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        if encoding.ids == list(ids):
+            return [end for _, end in encoding.offsets]
+        # The policy cut the text in another way than its tokenizer would: read it prefix by prefix.
+        ends = []
+        for count in range(1, len(ids) + 1):
+            said = self.text(Rollout(tuple(ids[:count]), (), "length"))
+            ends.append(len(commonprefix([text, said])))  # noqa: RUF071  characters, not paths
+        return ends
 
     @cached_property
     def _plain(self) -> Tokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +13,21 @@ from prm_kit.encode import Encoded, Overlong
 from prm_kit.errors import InputError
 from prm_kit.model import Prm
 from prm_kit.pack import FAMILIES, prefix_groups, prefix_tree, prefix_tree_attention
+from prm_kit.readout import step_rewards
 from prm_kit.records import Solution
 from prm_kit.score import Probabilities, StepScores, check_scores
 
 Progress = Callable[[str, int, int | None, str], None]
 
 _SLICE = 4096  # solutions encoded at a time: bounds the memory of their token ids
+
+
+class _Read(NamedTuple):
+    """What was read at one step: probabilities, or a number without bounds."""
+
+    probabilities: Probabilities | None
+    unbounded: float | None
+    uncertainty: float | None
 
 
 class PrmScorer:
@@ -51,7 +61,7 @@ class PrmScorer:
         self.name = name
         self._budget = token_budget or (1_024 if prm.device.type == "cpu" else 16_384)
         self._too_long = too_long
-        known = prm.model.config.model_type in FAMILIES
+        known = prm.model.config.model_type in FAMILIES and prm.can_share_prefixes
         self._share = known if share_prefixes is None else share_prefixes
         self._progress = progress
 
@@ -62,7 +72,7 @@ class PrmScorer:
             TooLongError: A solution, or with windows one step of it, does not fit.
             InputError: A score is not a number, or one sequence alone exceeds the memory; the solution is named.
         """
-        found: list[list[Probabilities | None]] = [[None] * len(solution.spans) for solution in solutions]
+        found: list[list[_Read | None]] = [[None] * len(solution.spans) for solution in solutions]
         done, total = 0, sum(map(len, found))
         model = self.prm.model
         training = model.training
@@ -70,8 +80,8 @@ class PrmScorer:
         try:
             with torch.inference_mode():
                 for reads in self._reads(solutions):
-                    for solution, step, probabilities in reads:
-                        found[solution][step] = probabilities
+                    for solution, step, read in reads:
+                        found[solution][step] = read
                     done += len(reads)
                     if self._progress:
                         self._progress("score", done, total, "")
@@ -79,12 +89,20 @@ class PrmScorer:
             model.train(training)
         if done != total:
             raise AssertionError(f"{done} of {total} steps were read")
-        scores = [StepScores(tuple(steps)) for steps in found]
+        scores = [self._scores([read for read in steps if read is not None]) for steps in found]
         check_scores(solutions, scores)
         return scores
 
-    def _reads(self, solutions: Sequence[Solution]) -> Iterator[list[tuple[int, int, Probabilities]]]:
-        """Solution, step and class probabilities of every read, one list a forward."""
+    def _scores(self, steps: list[_Read]) -> StepScores:
+        """Scores of one solution."""
+        card, readout = self.prm.card, self.prm.readout
+        uncertainty = tuple(read.uncertainty for read in steps) if readout.uncertainty else None
+        values = [read.unbounded for read in steps if read.unbounded is not None]
+        unbounded = None if readout.log_probabilities else tuple(step_rewards(values, card.step_score or "cumulative"))
+        return StepScores(tuple(read.probabilities for read in steps), unbounded, uncertainty)
+
+    def _reads(self, solutions: Sequence[Solution]) -> Iterator[list[tuple[int, int, _Read]]]:
+        """Solution, step and what is read there, one list a forward."""
         order = sorted(range(len(solutions)), key=lambda index: solutions[index].problem)
         for start in range(0, len(order), _SLICE):
             part = order[start : start + _SLICE]
@@ -97,8 +115,16 @@ class PrmScorer:
                 if not logits_NK.isfinite().all():
                     solution, step = where[int(logits_NK.isfinite().all(dim=1).logical_not().nonzero()[0])]
                     raise InputError(f"solution {solutions[solution].id}, step {step}: the score is not a number")
-                rows = torch.softmax(logits_NK / self.prm.card.temperature, dim=-1).tolist()
-                yield [(solution, step, (p[0], p[1], p[2])) for (solution, step), p in zip(where, rows, strict=True)]
+                yield [(*place, read) for place, read in zip(where, self._read(logits_NK), strict=True)]
+
+    def _read(self, logits_NK: Tensor) -> list[_Read]:
+        readout = self.prm.readout
+        if readout.log_probabilities is None:
+            return [_Read(None, value, None) for value in logits_NK[:, 0].tolist()]
+        logits_NK = logits_NK / self.prm.card.temperature
+        rows = readout.probabilities(logits_NK).tolist()
+        unsure = readout.uncertainty(logits_NK).tolist() if readout.uncertainty else [None] * len(rows)
+        return [_Read((p[0], p[1], p[2]), None, u) for p, u in zip(rows, unsure, strict=True)]
 
     def _batches(self, encoded: Sequence[Encoded]) -> Iterable[list[int]]:
         if self._share:
@@ -106,7 +132,7 @@ class PrmScorer:
         return micro_batches(range(len(encoded)), [len(one.ids) for one in encoded], self._budget)
 
     def _logits(self, members: list[int], encoded: Sequence[Encoded], asked: Sequence[Solution]) -> Tensor:
-        """Logits [N, 3] at the read positions, member by member. What does not fit into memory goes in halves."""
+        """Outputs [N, K] at the read positions, member by member. What does not fit into memory goes in halves."""
         forward = self._tree_logits if self._share else self._padded_logits
         try:
             return forward([encoded[member] for member in members])
@@ -139,10 +165,13 @@ class PrmScorer:
 
     def _padded_logits(self, encoded: Sequence[Encoded]) -> Tensor:
         longest = max(len(one.ids) for one in encoded)
-        padding = self.prm.model.config.pad_token_id
+        padding = self.prm.model.config.pad_token_id or 0  # masked, whatever it is
         ids_BT = torch.tensor([one.ids + [padding] * (longest - len(one.ids)) for one in encoded])
         mask_BT = torch.tensor([[1] * len(one.ids) + [0] * (longest - len(one.ids)) for one in encoded])
         reads = [(row, position) for row, one in enumerate(encoded) for position in one.read_positions]
         row_N, position_N = torch.tensor(reads).unbind(1)
         device = self.prm.device
-        return self.prm.read_logits(ids_BT.to(device), mask_BT.to(device), row_N.to(device), position_N.to(device))
+        start_B = torch.tensor([one.prompt_length for one in encoded], device=device)
+        return self.prm.read_logits(
+            ids_BT.to(device), mask_BT.to(device), row_N.to(device), position_N.to(device), start_B=start_B
+        )

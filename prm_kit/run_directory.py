@@ -40,14 +40,22 @@ _PACKAGES = (
 
 
 class RunDirectory:
-    """Writes the files of one run. Metrics and timings are appended and flushed line by line."""
+    """Writes the files of one run. Metrics and timings are appended and flushed line by line.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The directory; made if needed.
+        writes: Whether anything is written: of the processes of a run only the first one does.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
         path.mkdir(parents=True, exist_ok=True)
 
     def start(self, recipe: Mapping[str, Any]) -> None:
         """Record what is about to run: the resolved recipe and the versions."""
+        if not self.writes:
+            return
         with whole_file(self.path / "recipe.yaml") as file:
             yaml.safe_dump(dict(recipe), file, sort_keys=False, allow_unicode=True)
         write_json(self.path / "versions.json", versions())
@@ -74,10 +82,13 @@ class RunDirectory:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json, the sign that the run is complete."""
-        write_json(self.path / "summary.json", summary)
+        if self.writes:
+            write_json(self.path / "summary.json", summary)
 
     def truncate_metrics(self, keep: int) -> None:
         """Keep the first `keep` lines of metrics.jsonl: what a resumed run had logged when it was saved."""
+        if not self.writes:
+            return
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         with whole_file(path) as file:
@@ -90,6 +101,8 @@ class RunDirectory:
 
     def _append(self, name: str, values: Mapping[str, Any]) -> None:
         line = json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+        if not self.writes:
+            return
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(line)
 

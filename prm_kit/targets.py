@@ -1,10 +1,12 @@
 """From labels to what a PRM is trained on: per labelled step a distribution over the classes (-1, 0, +1).
 
 A label without a value and without shares is masked: no class stands for "not judged". A label with shares and no
-value stays soft. A label with both counts as its value.
+value stays soft. A label with both counts as its value, unless shares are what is learnt.
 
 Each distinct (problem, steps so far, step) counts once, however many branches, imports or raters repeat it: where
 repeats disagree the target is the mean of theirs, which gives the gradient of all of them at the weight of one.
+Where the steps of a solution are compared with each other, each distinct solution counts once instead, with all its
+labelled steps.
 """
 
 from __future__ import annotations
@@ -112,6 +114,8 @@ def targets_of(
     target: Target = "steps",
     neutral_policy: NeutralPolicy = "keep",
     mask_after_first_error: bool = False,
+    prefer_shares: bool = False,
+    whole_solutions: bool = False,
 ) -> TargetSet:
     """Turn annotated solutions into targets.
 
@@ -123,6 +127,8 @@ def targets_of(
         mask_after_first_error: Leave out what an annotation says after its first step that is surely wrong (value -1,
             or a share of 1 on -1). A step is judged given the steps before it as written, so such labels are sound
             by default; raters that call everything after an error wrong need this.
+        prefer_shares: A label with both a value and shares counts as its shares.
+        whole_solutions: Count each distinct solution once, not each distinct step.
 
     Raises:
         InputError: An annotation is of another solution, of a step that does not exist, or of another step's text.
@@ -143,27 +149,31 @@ def targets_of(
             sources.update([source] if outcome else [])
             chosen = {} if outcome is None else {len(solution.spans) - 1: outcome}
         else:
-            chosen = step_targets(annotation, neutral_policy, mask_after_first_error, dropped)
+            chosen = step_targets(annotation, neutral_policy, mask_after_first_error, dropped, prefer_shares)
         if chosen:
             found.append((solution, chosen))
         else:
             lost["outcome unknown" if target == "outcome" else "no usable label"] += 1
-    items, repeats, conflicts = _count_once(found)
+    items, repeats, conflicts = _count_once(found, whole_solutions)
     if repeats:
-        dropped["repeats another prefix and step"] += repeats
+        dropped["repeats another solution" if whole_solutions else "repeats another prefix and step"] += repeats
     if len(found) > len(items):
         lost["every label repeats another"] += len(found) - len(items)
     return TargetSet(items, dict(labels), _masses(items), dict(dropped), dict(lost), conflicts, dict(sources))
 
 
 def step_targets(
-    annotation: Annotation, neutral_policy: NeutralPolicy, mask_after_first_error: bool, dropped: Counter[str]
+    annotation: Annotation,
+    neutral_policy: NeutralPolicy,
+    mask_after_first_error: bool,
+    dropped: Counter[str],
+    prefer_shares: bool = False,
 ) -> dict[int, Distribution]:
     """Targets of one annotation by step; labels that give none are counted in `dropped` by reason."""
     targets: dict[int, Distribution] = {}
     after_error = False
     for label in annotation.labels:
-        raw = label_distribution(label)
+        raw = label_distribution(label, prefer_shares)
         if raw is None:
             dropped["not judged"] += 1
         elif after_error and mask_after_first_error:
@@ -174,12 +184,14 @@ def step_targets(
                 dropped["neutral"] += 1
             else:
                 targets[label.step] = folded
-        after_error = after_error or (raw is not None and raw[0] == 1.0)
+        after_error = after_error or label.value == -1 or (raw is not None and raw[0] == 1.0)
     return targets
 
 
-def label_distribution(label: StepLabel) -> Distribution | None:
-    """A label's distribution: its value if it has one, else its shares, else None (masked)."""
+def label_distribution(label: StepLabel, prefer_shares: bool = False) -> Distribution | None:
+    """A label's distribution: its value if it has one, else its shares, else None (masked); or shares first."""
+    if prefer_shares and label.shares is not None:
+        return label.shares
     return ONE_HOT[label.value] if label.value is not None else label.shares
 
 
@@ -242,9 +254,13 @@ def prefix_keys(solution: Solution) -> list[bytes]:
 
 
 def _count_once(
-    found: Sequence[tuple[Solution, dict[int, Distribution]]],
+    found: Sequence[tuple[Solution, dict[int, Distribution]]], whole_solutions: bool
 ) -> tuple[tuple[SolutionTargets, ...], int, int]:
-    """Items in which every (prefix, step) stands once, the number of repeats taken out, and of steps in conflict."""
+    """Items in which every (prefix, step) stands once, the number of repeats taken out, and of steps in conflict.
+
+    With whole solutions: those whose labelled steps are all the same stand once; every step still has the mean of what
+    is said of it anywhere.
+    """
     said: dict[bytes, list[Distribution]] = {}
     keys: list[list[bytes]] = []
     for solution, chosen in found:
@@ -253,6 +269,15 @@ def _count_once(
         for key, distribution in zip(keys[-1], chosen.values(), strict=True):
             said.setdefault(key, []).append(distribution)
     conflicts = sum(len(set(several)) > 1 for several in said.values())
+    if whole_solutions:
+        first = {tuple(its): index for index, its in reversed(list(enumerate(keys)))}
+        means = {key: _mean(several) for key, several in said.items()}
+        whole = [
+            SolutionTargets(solution, tuple(chosen), tuple(means[key] for key in its))
+            for index, ((solution, chosen), its) in enumerate(zip(found, keys, strict=True))
+            if first[tuple(its)] == index
+        ]
+        return tuple(whole), sum(map(len, keys)) - sum(len(item.steps) for item in whole), conflicts
     repeats = sum(len(several) - 1 for several in said.values())
     items = []
     for (solution, chosen), its_keys in zip(found, keys, strict=True):

@@ -13,33 +13,37 @@ N read positions, K = 3 classes in the order (-1, 0, +1).
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prm_kit.batching import epoch_updates, updates_per_epoch
-from prm_kit.errors import PrmKitError, UsageError
-from prm_kit.examples import Example, class_masses
+from prm_kit.checkpoints import starting_prm
+from prm_kit.distributed import World, world_of_torchrun
+from prm_kit.errors import InputError, PrmKitError, UsageError
+from prm_kit.examples import Example
 from prm_kit.files import write_json
 from prm_kit.interruption import InterruptedSafelyError, Interruption
 from prm_kit.model import Prm
-from prm_kit.objectives import balanced_class_weights, class_mass, step_cross_entropy
-from prm_kit.optimization import adamw, choose_trained, learning_rate_share, merge_adapters, need_package
+from prm_kit.objectives import Objective, balanced_class_weights
+from prm_kit.optimization import adamw, choose_trained, learning_rate_share, merge_adapters, need_package, stage_of
 from prm_kit.records import Labelled
 from prm_kit.run_directory import RunDirectory
+from prm_kit.sharding import Shards, whole_weights
 from prm_kit.train_forward import Forward, shares_prefixes, units_of
-from prm_kit.train_metrics import ClassMetrics, is_better, prior_metrics
+from prm_kit.train_metrics import StepMetrics, baseline_metrics, is_better
 from prm_kit.train_settings import TrainSettings
-from prm_kit.train_start import chosen_device, compute_activations_twice, starting_prm, uses_bfloat16
+from prm_kit.train_start import chosen_device, compute_activations_twice, uses_bfloat16
 from prm_kit.train_summary import training_summary
+from prm_kit.train_update import Gradient, Work, memory_named
 from prm_kit.training_data import TrainingData, sample_like, training_data
-from prm_kit.training_state import TrainingState, check_same_inputs, random_states
+from prm_kit.training_state import TrainingState, check_same_inputs, set_trained_weights
 
 ProgressCallback = Callable[[int, int, dict[str, Any]], None]
 """Called after every line of metrics.jsonl: updates done, updates in all, the line."""
@@ -75,37 +79,62 @@ def train(
         PrmKitError: The loss is not finite.
         KeyboardInterrupt: Stopped by SIGINT or SIGTERM, resumable.
     """
-    directory = RunDirectory(out)
-    device = chosen_device(settings.device)
     if settings.tensorboard:
         need_package("tensorboard", "tensorboard: true", "tensorboard")
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(settings.seed)
-        with directory.timed("load"):
-            prm = starting_prm(settings.backbone, settings.seed, device)
-        with directory.timed("encode"):
-            data = training_data(train_set, dev_set, prm.encoder, settings, settings.max_tokens or prm.card.max_tokens)
-        _check_dev(settings, bool(data.dev))
-        check_same_inputs(out / "inputs.json", {"settings": settings.model_dump(), "data": data.fingerprint()})
-        if (out / "summary.json").exists():
-            done: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-            return done
-        directory.start({"train": settings.model_dump(mode="json"), "data": data.fingerprint()})
-        prm.card = prm.card.model_copy(
-            update={
-                "neutral_policy": settings.neutral_policy,
-                "target": settings.target,
-                "max_tokens": settings.max_tokens or prm.card.max_tokens,
-                "training_data": tuple(manifests) or (data.fingerprint()["train"],),
-            }
-        )
-        run = _Run(settings, prm, data, directory, progress)
-        with directory.timed("train"), Interruption() as interruption:
-            run.learn(interruption)
-            summary = run.finish(interruption)
-        directory.finish(summary)
+    with world_of_torchrun() as world, memory_named():
+        device = chosen_device(settings.device, world)
+        if world.size > 1 and settings.objective == "implicit":
+            raise UsageError("objective implicit trains in one process: its output layer cannot be spread over several")
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(settings.seed)
+            return _train(settings, train_set, dev_set, out, manifests, progress, world, device)
+
+
+def _train(
+    settings: TrainSettings,
+    train_set: Iterable[Labelled],
+    dev_set: Iterable[Labelled],
+    out: Path,
+    manifests: Sequence[str],
+    progress: ProgressCallback | None,
+    world: World,
+    device: torch.device,
+) -> dict[str, Any]:
+    directory = RunDirectory(out, writes=world.is_first)
+    with directory.timed("load"):
+        prm = starting_prm(settings, device if world.size == 1 else torch.device("cpu"))
+    with directory.timed("encode"):
+        data = training_data(train_set, dev_set, prm.encoder, settings, settings.max_tokens or prm.card.max_tokens)
+    _check_dev(settings, bool(data.dev))
+    if any(other != data.fingerprint() for other in world.gather(data.fingerprint())):
+        raise InputError("the processes of this run were given different data: they must all read the same files")
+    with world.in_turn():
+        asked = settings.model_dump(exclude=FREE_TO_CHANGE)
+        check_same_inputs(out / "inputs.json", {"settings": asked, "data": data.fingerprint()})
+    if world.agree((out / "summary.json").exists()):
+        done: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        return done
+    directory.start({"train": settings.model_dump(mode="json"), "data": data.fingerprint()})
+    prm.card = prm.card.model_copy(
+        update={
+            "neutral_policy": settings.neutral_policy,
+            "target": settings.target,
+            "max_tokens": settings.max_tokens or prm.card.max_tokens,
+            "training_data": tuple(manifests) or (data.fingerprint()["train"],),
+        }
+    )
+    run = _Run(settings, prm, data, directory, progress, world, device)
+    with directory.timed("train"), Interruption() as interruption:
+        run.learn(interruption)
+        summary = run.finish(interruption)
+    directory.finish(summary)
+    if world.is_first:
         shutil.rmtree(out / "state", ignore_errors=True)
     return summary
+
+
+FREE_TO_CHANGE = {"micro_batch_tokens", "gradient_checkpointing", "reshard", "device"}
+"""Settings that a run may go on with others of: they change memory and speed, and the result by rounding only."""
 
 
 class _Run:
@@ -118,35 +147,42 @@ class _Run:
         data: TrainingData,
         directory: RunDirectory,
         progress: ProgressCallback | None,
+        world: World,
+        device: torch.device,
     ) -> None:
-        self.settings, self.prm, self.data = settings, prm, data
-        self.directory, self.progress = directory, progress
+        self.settings, self.prm, self.data, self.world = settings, prm, data, world
+        self.directory, self.progress = directory, progress if world.is_first else None
+        self.model: nn.Module = prm.model
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.adapters = _choose_trained(prm, settings)
+        if settings.gradient_checkpointing:
+            compute_activations_twice(prm.model)
+        bfloat16 = uses_bfloat16(settings.precision, device)
+        shards = Shards(prm.trunk, prm.head, world, device, bfloat16=bfloat16, thrifty=settings.reshard)
         share = shares_prefixes(settings.share_prefixes, prm, data.train)
-        self.forward = Forward(prm, settings.precision, settings.micro_batch_tokens, share)
+        members = len(prm.head.weight) // 3 if settings.objective == "ensemble" else 0
+        self.forward = Forward(prm, settings.precision, settings.micro_batch_tokens, share, members, settings.seed)
         self.units, self.lengths = units_of(data.train, share, settings.batch_tokens)
         self.per_epoch = updates_per_epoch(self.lengths, settings.batch_tokens)
         self.updates = settings.updates or self.per_epoch * (settings.epochs or 1)
         self.class_weights = _class_weights(settings, data.masses)
-        self.class_weight_K = None if self.class_weights is None else torch.tensor(self.class_weights).to(prm.device)
-        self.model: nn.Module = prm.model
-        head = prm.model.score
-        assert isinstance(head, nn.Linear)
-        self.adapters = choose_trained(prm.model, head, train_layers=settings.train_layers, lora=settings.lora)
-        if settings.gradient_checkpointing:
-            compute_activations_twice(prm.model)
+        self.objective = Objective(settings.objective, self.class_weights, settings.margin or 4.0)
+        self.work = Work(self.forward, shards, world)
         self.optimizer = adamw(
             self.model,
-            head,
+            prm.head,
             learning_rate=settings.learning_rate,
             head_learning_rate=settings.head_learning_rate or settings.learning_rate,
             weight_decay=settings.weight_decay,
             beta2=settings.beta2,
         )
-        self.state = TrainingState(directory.path / "state", self.model, self.optimizer)
+        torch.manual_seed(settings.seed + 1_000_003 * world.rank)  # dropout differs between processes
+        self.state = TrainingState(directory.path / "state", self.model, self.optimizer, world)
         self.resumed = self.state.load()
         self.standing = self.state.standing
         directory.truncate_metrics(self.standing.metrics_lines)
-        self.board = _tensorboard(directory.path, self.standing.update) if settings.tensorboard else None
+        writes_events = settings.tensorboard and world.is_first
+        self.board = _tensorboard(directory.path, self.standing.update) if writes_events else None
         self.plan: tuple[int, list[list[int]]] = (-1, [])
         self.seconds: dict[str, float] = {}
         self.tokens_before = self.standing.tokens
@@ -157,7 +193,7 @@ class _Run:
         eval_every = settings.eval_every or self.per_epoch
         clocks = time.perf_counter(), time.process_time()
         while True:
-            random = random_states()
+            random = self.state.random()
             try:
                 at_eval = standing.update % eval_every == 0 or standing.update == self.updates
                 if self.data.dev and at_eval and standing.evaluated != standing.update:
@@ -166,6 +202,7 @@ class _Run:
                     break
                 if settings.checkpoint_every and standing.update % settings.checkpoint_every == 0:
                     self.state.save()
+                interruption.asked = any(self.world.gather(interruption.asked))  # all stop, or none
                 interruption.check()
                 self._update(interruption)
             except InterruptedSafelyError:
@@ -186,10 +223,7 @@ class _Run:
         sample = sample_like(data.train, max(len(data.dev), 256))
         train_metrics = self._evaluate(sample, interruption)
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        if self.adapters is not None:
-            merge_adapters(self.adapters)
-        self.model.requires_grad_(True).eval()
-        self.prm.save(self.directory.path / "checkpoint")
+        self._save_checkpoint()
         if self.board is not None:
             self.board.close()
         return training_summary(
@@ -201,11 +235,14 @@ class _Run:
             share_prefixes=self.forward.share_prefixes,
             class_weights=self.class_weights,
             train_metrics=train_metrics,
-            train_prior_metrics=prior_metrics(data.prior, class_masses(sample), self.class_weights),
+            train_prior_metrics=self._baseline(sample),
             dev_metrics=standing.best if keeps_best else standing.last,
+            dev_prior_metrics=self._baseline(data.dev) if data.dev else None,
         ) | {
-            "parameters": {"all": sum(p.numel() for p in self.model.parameters()), "trained": trained},
+            "parameters": {"all": self.parameters, "trained": trained},
             "device": str(self.prm.device),
+            "processes": self.world.size,
+            "micro_batch_tokens": self.work.forward.token_budget,
             "bfloat16": uses_bfloat16(settings.precision, self.prm.device),
             "checkpoint": "checkpoint",
             "resumed": self.resumed,
@@ -216,48 +253,41 @@ class _Run:
     def _update(self, interruption: Interruption) -> None:
         """One optimiser update. Interrupted, it leaves the weights as they were."""
         settings, standing = self.settings, self.standing
-        examples = self._examples(standing.update)
+        units = self._units(standing.update)
+        examples = [example for unit in units for example in unit]
+        # While only the head learns, the backbone computes no gradient, so the optimiser knows nothing of it yet.
+        self.prm.head_only = standing.update < settings.head_updates
         share = learning_rate_share(
-            standing.update,
-            self.updates,
+            *stage_of(standing.update, self.updates, settings.head_updates),
             warmup=settings.warmup,
             schedule=settings.schedule,
             final=settings.final_learning_rate,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
-        batches = self.forward.batches(examples)
-        total = self._weight(examples)
+        total = self.objective.total(self.forward.targets(examples))
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = []
-        for batch in batches:
-            interruption.check()
-            with self.forward.attention():
-                logits_NK, target_NK = self.forward.logits(batch)
-                loss = step_cross_entropy(logits_NK, class_mass(target_NK, self.class_weight_K), total)
-                loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-        norm = torch.nn.utils.clip_grad_norm_(
-            [p for group in self.optimizer.param_groups for p in group["params"]],
-            settings.max_gradient_norm or math.inf,
-            foreach=True,
-        )
-        loss_sum, gradient_norm = float(torch.stack(losses).sum()), float(norm)
-        if not (math.isfinite(loss_sum) and math.isfinite(gradient_norm)):
-            self._refuse_nonfinite(batches, [float(loss) for loss in losses], gradient_norm)
+
+        def loss_of(batch: Sequence[Example]) -> Tensor:
+            logits_NK, targets = self.forward.logits(batch)
+            return self.objective.loss(logits_NK, targets) / total
+
+        check = self._check_of(interruption)
+        found = self.work.gradient(units, loss_of, self.optimizer, settings.max_gradient_norm, check)
+        if not found.is_finite:
+            self._refuse_nonfinite(found)
         self.optimizer.step()
         standing.update += 1
         standing.tokens += sum(len(example.ids) for example in examples)
-        standing.computed_tokens += sum(self.forward.computed_tokens(batch) for batch in batches)
+        standing.computed_tokens += found.computed_tokens
         steps = sum(len(example.positions) for example in examples)
         standing.targets += steps
         if standing.update % settings.log_every == 0 or standing.update == self.updates:
             self._log(
                 "train",
                 {
-                    "loss": loss_sum,
-                    "gradient_norm": gradient_norm,
+                    "loss": found.loss,
+                    "gradient_norm": found.norm,
                     "learning_rate": settings.learning_rate * share,
                     "steps": steps,
                     "tokens": standing.tokens,
@@ -281,26 +311,45 @@ class _Run:
             self.state.save(new_best=better and self.settings.keep_best)
 
     def _evaluate(self, examples: Sequence[Example], interruption: Interruption) -> dict[str, float]:
-        metrics = ClassMetrics(self.class_weights)
+        metrics = StepMetrics(self.objective)
         self.model.eval()
-        with torch.inference_mode(), self.forward.attention():
-            for batch in self.forward.batches(examples):
-                interruption.check()
-                logits_NK, target_NK = self.forward.logits(batch)
-                metrics.add(torch.log_softmax(logits_NK, dim=-1).cpu().numpy(), target_NK.cpu().numpy())
+        self.work.evaluate(
+            examples, lambda batch: metrics.add(*self.forward.logits(batch)), self._check_of(interruption)
+        )
+        metrics.sums = np.array(self.world.sum(metrics.sums.tolist()))
         return metrics.result()
 
-    def _weight(self, examples: Sequence[Example]) -> float:
-        masses = class_masses(examples)
-        return float(sum(m * w for m, w in zip(masses, self.class_weights or [1.0] * 3, strict=True)))
+    def _baseline(self, examples: Sequence[Example]) -> dict[str, float]:
+        targets = self.forward.targets
+        return baseline_metrics(self.objective, targets(self.data.train), targets(examples))
 
-    def _examples(self, update: int) -> list[Example]:
+    def _check_of(self, interruption: Interruption) -> Callable[[], None]:
+        """What may stop the work in the middle; several processes stop together, as they agree between updates."""
+        return interruption.check if self.world.size == 1 else lambda: None
+
+    def _save_checkpoint(self) -> None:
+        """Leave the PRM as one plain directory. What is in slices is put into a model of the first process."""
+        prm, adapters = self.prm, self.adapters
+        if self.world.size > 1:
+            weights = whole_weights(self.model, self.world)
+            if not self.world.is_first:
+                return
+            prm = starting_prm(self.settings, torch.device("cpu"))
+            adapters = _choose_trained(prm, self.settings)
+            set_trained_weights(prm.model, weights)
+            prm.card = self.prm.card
+        if adapters is not None:
+            merge_adapters(adapters)
+        prm.model.requires_grad_(True).eval()
+        prm.save(self.directory.path / "checkpoint")
+
+    def _units(self, update: int) -> list[list[Example]]:
         epoch, position = divmod(update, self.per_epoch)
         if self.plan[0] != epoch:
             settings = self.settings
             pool = 1 if self.forward.share_prefixes else settings.bucket_updates
             self.plan = epoch, epoch_updates(self.lengths, settings.batch_tokens, pool, settings.seed, epoch)
-        return [self.data.train[index] for unit in self.plan[1][position] for index in self.units[unit]]
+        return [[self.data.train[index] for index in self.units[unit]] for unit in self.plan[1][position]]
 
     def _out_of_patience(self) -> bool:
         return self.settings.patience is not None and self.standing.stale >= self.settings.patience
@@ -315,26 +364,31 @@ class _Run:
         if self.progress is not None:
             self.progress(self.standing.update, self.updates, line)
 
-    def _refuse_nonfinite(self, batches: list[list[Example]], losses: list[float], gradient_norm: float) -> None:
-        bad = [batch for batch, loss in zip(batches, losses, strict=True) if not math.isfinite(loss)] or batches
-        solutions = list(dict.fromkeys(example.solution_id for batch in bad for example in batch))
-        path = self.directory.path / "nonfinite.json"
-        write_json(
-            path,
-            {
-                "update": self.standing.update,
-                "losses": [str(loss) for loss in losses],
-                "gradient_norm": str(gradient_norm),
-                "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
-                "solutions": solutions,
-            },
-        )
+    def _refuse_nonfinite(self, found: Gradient) -> None:
+        path, solutions = self.directory.path / "nonfinite.json", found.suspects
+        if self.world.is_first:
+            write_json(
+                path,
+                {
+                    "update": self.standing.update,
+                    "loss": str(found.loss),
+                    "gradient_norm": str(found.norm),
+                    "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
+                    "solutions": solutions,
+                },
+            )
         raise PrmKitError(
-            f"update {self.standing.update}: the loss ({sum(losses)}) or its gradient ({gradient_norm}) is not finite; "
+            f"update {self.standing.update}: the loss ({found.loss}) or its gradient ({found.norm}) is not finite; "
             f"the weights were left as they were. All {len(solutions)} solutions are in {path}: "
             f"{', '.join(solutions[:3])}{', ...' if len(solutions) > 3 else ''}. "
             "Try a lower learning_rate, or precision: float32."
         )
+
+
+def _choose_trained(prm: Prm, settings: TrainSettings) -> Any:
+    return choose_trained(
+        prm.model, prm.head, train_layers=settings.train_layers, lora=settings.lora, fresh_head=prm.fresh_head
+    )
 
 
 def _class_weights(settings: TrainSettings, masses: Sequence[float]) -> list[float] | None:

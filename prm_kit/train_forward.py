@@ -5,17 +5,21 @@ N read positions, K = 3 classes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prm_kit.batching import micro_batches
 from prm_kit.errors import UsageError
 from prm_kit.examples import Example, collate, concatenated_targets
 from prm_kit.model import Prm
+from prm_kit.objectives import StepTargets
 from prm_kit.pack import FAMILIES, prefix_groups, prefix_tree, prefix_tree_attention
 from prm_kit.train_start import Precision, autocast
 
@@ -32,12 +36,16 @@ class Forward:
         precision: As `autocast` takes it.
         token_budget: Tokens that go through the model at once, padding included.
         share_prefixes: Compute what sequences have in common once, instead of padding them into a batch.
+        members: Of an ensemble, whose members learn from resampled problems; 0: no ensemble.
+        seed: Of that resampling.
     """
 
     prm: Prm
     precision: Precision
     token_budget: int
     share_prefixes: bool
+    members: int = 0
+    seed: int = 0
 
     def attention(self) -> AbstractContextManager[None]:
         """What forward and backward run in: a backward pass that computes activations again needs it as well."""
@@ -57,16 +65,28 @@ class Forward:
             return distinct_tokens(batch)
         return len(batch) * max(len(example.ids) for example in batch)
 
-    def logits(self, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Logits and targets, both float32 [N, K], of the steps that are read, example by example, in `attention`."""
+    def logits(self, batch: Sequence[Example]) -> tuple[Tensor, StepTargets]:
+        """Outputs, float32 [N, K], and targets of the steps that are read, example by example, in `attention`."""
         device = self.prm.device
         with autocast(self.precision, device):
             logits_NK = self._shared(batch) if self.share_prefixes else self._padded(batch)
-        return logits_NK, torch.from_numpy(concatenated_targets(batch)).to(device)
+        target, solution, weight = self.targets(batch)
+        weight = None if weight is None else weight.to(device)
+        return logits_NK, StepTargets(target.to(device), solution.to(device), weight)
+
+    def targets(self, examples: Sequence[Example]) -> StepTargets:
+        """Targets of the steps that are read, example by example, on the CPU."""
+        counts = [len(example.positions) for example in examples]
+        weight_NM = None
+        if self.members:
+            weights = [member_weights(example, self.members, self.seed) for example in examples]
+            weight_NM = torch.from_numpy(np.repeat(np.stack(weights), counts, axis=0).astype(np.float32))
+        solution_N = torch.from_numpy(np.repeat(np.arange(len(examples)), counts))
+        return StepTargets(torch.from_numpy(concatenated_targets(examples)), solution_N, weight_NM)
 
     def _padded(self, batch: Sequence[Example]) -> Tensor:
-        ids_BT, row_N, position_N = (torch.from_numpy(array).to(self.prm.device) for array in collate(batch))
-        return self.prm.read_logits(ids_BT, None, row_N, position_N)
+        ids_BT, row_N, position_N, start_B = (torch.from_numpy(array).to(self.prm.device) for array in collate(batch))
+        return self.prm.read_logits(ids_BT, None, row_N, position_N, start_B=start_B)
 
     def _shared(self, batch: Sequence[Example]) -> Tensor:
         tree = prefix_tree([example.ids.tolist() for example in batch], self.prm.device)
@@ -78,6 +98,17 @@ class Forward:
         position_N = torch.tensor(reads, device=self.prm.device)
         row_N, position_ids = torch.zeros_like(position_N), tree.position_ids[None]
         return self.prm.read_logits(tree.ids[None], None, row_N, position_N, position_ids, prefix_tree=tree)
+
+
+def member_weights(example: Example, members: int, seed: int) -> NDArray[np.float64]:
+    """How often each member learns an example: the same for all solutions of a problem, in every epoch and process.
+
+    Exponential with mean 1, independent over problems and members: the Bayesian bootstrap (Rubin 1981). Unlike
+    drawing with replacement it leaves nothing out, so that no update is empty for a member.
+    """
+    prompt = example.ids[: example.prompt_length].tobytes()
+    digest = hashlib.blake2b(prompt, digest_size=16, salt=seed.to_bytes(16, "little")).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little")).standard_exponential(members)
 
 
 def shares_prefixes(asked: bool | None, prm: Prm, examples: Sequence[Example]) -> bool:
@@ -92,9 +123,11 @@ def shares_prefixes(asked: bool | None, prm: Prm, examples: Sequence[Example]) -
         UsageError: It is asked for and the family's attention is not known.
     """
     family = prm.model.config.model_type
+    if asked and not prm.can_share_prefixes:
+        raise UsageError(f"share_prefixes: an {prm.card.kind} PRM reads every token after its own prefix")
     if asked and family not in FAMILIES:
         raise UsageError(f"share_prefixes: not known for {family} models, only {', '.join(sorted(FAMILIES))}")
-    if asked is not None or family not in FAMILIES or prm.device.type != "cpu":
+    if asked is not None or family not in FAMILIES or not prm.can_share_prefixes or prm.device.type != "cpu":
         return bool(asked)
     return distinct_tokens(examples) < WORTH_SHARING * sum(len(example.ids) for example in examples)
 

@@ -1,86 +1,138 @@
-"""Loss, accuracy and macro-F1 of class probabilities against target distributions, for the training loop.
+"""What the training loop measures of outputs against targets, for every objective.
 
-Soft targets count as they are: a target of 0.7 on +1 adds 0.7 to the row of +1 in the confusion matrix. With one-hot
-targets these are the ordinary figures.
+The loss is always there. Accuracy and macro-F1 are there where outputs are class probabilities: soft targets count as
+they are (a target of 0.7 on +1 adds 0.7 to the row of +1 in the confusion matrix), and with one-hot targets these are
+the ordinary figures. Scores that only rank steps have the share of ordered pairs instead.
+
+N steps, K outputs, S steps of a solution; classes in the order (-1, 0, +1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
+from prm_kit.objectives import Objective, StepTargets, log_score, ordered_pairs
 from prm_kit.records import LABEL_VALUES
 
 
-class ClassMetrics:
-    """Adds up over steps: `confusion_KK[k, j]` is the target mass of class k where class j was the likeliest.
+class StepMetrics:
+    """Adds up over steps.
 
     Only the loss is weighted by class, with the weights of the training objective, so that the two can be compared.
+    An ensemble's loss is that of its mean probability: what it will be used for.
+
+    Attributes:
+        objective: What is trained for.
+        sums: Everything that is added up, float64 [14]: those of several processes can be added together.
+            0 to 8: the confusion matrix, target class x likeliest class; 9, 10: loss and what it is divided by;
+            11, 12: pairs of a right and a wrong step of one solution, and those with the right one above; 13: steps.
     """
 
-    def __init__(self, class_weights: Sequence[float] | None = None) -> None:
-        self.class_weight_K = np.ones(3) if class_weights is None else np.asarray(class_weights, dtype=np.float64)
-        self.confusion_KK = np.zeros((3, 3))
-        self.loss_sum = 0.0
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.sums = np.zeros(14)
 
-    def add(self, log_probability_NK: NDArray[Any], target_NK: NDArray[Any]) -> None:
-        """Count N steps.
+    def add(self, logits_NK: Tensor, targets: StepTargets) -> None:
+        """Count the steps of a part. For "pqm" all steps of a solution must be in one part."""
+        log_probabilities = self.objective.readout.log_probabilities
+        if self.objective.kind.classifies and log_probabilities is not None:
+            self.add_probabilities(log_probabilities(logits_NK), targets)
+            return
+        loss = float(self.objective.loss(logits_NK, targets))
+        pairs, ordered = ordered_pairs(logits_NK[:, 0].float(), targets)
+        self.sums[9:] += [loss, self.objective.total(targets), pairs, ordered, len(logits_NK)]
 
-        Args:
-            log_probability_NK: Of the three classes.
-            target_NK: Distribution over them.
-        """
-        chosen_NK = np.eye(3)[log_probability_NK.argmax(axis=1)]
-        target_NK = target_NK.astype(np.float64)
-        self.confusion_KK += target_NK.T @ chosen_NK
-        self.loss_sum -= float((target_NK * self.class_weight_K * log_probability_NK).sum())
+    def add_probabilities(self, log_probability_N3: Tensor, targets: StepTargets) -> None:
+        """Count steps by their class probabilities."""
+        log_N3 = log_probability_N3.double()
+        target_N3, mass_N3 = targets.target.double(), self.objective.mass(targets).double()
+        if self.objective.name == "mse":
+            loss = (target_N3.sum(dim=-1) * (log_N3[:, 2].exp() - target_N3[:, 2]) ** 2).sum()
+        else:
+            loss = log_score(log_N3, mass_N3)
+        confusion = target_N3.T @ torch.eye(3, dtype=torch.float64, device=log_N3.device)[log_N3.argmax(dim=-1)]
+        self.sums[:9] += confusion.flatten().cpu().numpy()
+        self.sums[9:11] += [float(loss), float(mass_N3.sum())]
+        self.sums[13] += float(target_N3.sum())
 
     def result(self) -> dict[str, float]:
-        """Loss (nats per unit of weight), accuracy, macro-F1 over the classes that occur, F1 of each of them, and n."""
-        confusion = self.confusion_KK.tolist()
-        total = sum(map(sum, confusion))
-        weight = float(self.confusion_KK.sum(axis=1) @ self.class_weight_K)
-        if total == 0:
+        """Loss (per unit of what it is divided by) and n, with what else the objective has.
+
+        With class probabilities: accuracy, macro-F1 over the classes that occur, and F1 of each of them. Without:
+        `ordered_pairs`, the share of pairs of a right and a wrong step of one solution in which the right one is
+        above (ties count half), where there is such a pair.
+        """
+        confusion = self.sums[:9].reshape(3, 3).tolist()
+        loss, total, pairs, ordered, steps = self.sums[9:].tolist()
+        if steps == 0:
             return {"n": 0}
+        found = {"loss": loss / total if total else 0.0}
+        if not self.objective.kind.classifies:
+            return found | ({"ordered_pairs": ordered / pairs} if pairs else {}) | {"n": round(steps)}
         f1 = {}
         for k, value in enumerate(LABEL_VALUES):
             occurs, chosen = sum(confusion[k]), sum(row[k] for row in confusion)
             if occurs:
                 f1[f"f1_{value:+d}" if value else "f1_0"] = 2 * confusion[k][k] / (occurs + chosen)
         return {
-            "loss": self.loss_sum / weight if weight else 0.0,
-            "accuracy": sum(confusion[k][k] for k in range(3)) / total,
+            **found,
+            "accuracy": sum(confusion[k][k] for k in range(3)) / steps,
             "macro_f1": sum(f1.values()) / len(f1),
             **f1,
-            "n": round(total),
+            "n": round(steps),
         }
 
 
-def prior_metrics(
-    prior: Sequence[float], masses: Sequence[float], class_weights: Sequence[float] | None = None
-) -> dict[str, float]:
-    """Metrics of whoever knows the class prior of the training data and nothing else.
+def baseline_metrics(objective: Objective, train: StepTargets, measured: StepTargets) -> dict[str, float]:
+    """Metrics of whoever says the same of every step: what is best on the training targets.
 
-    It names the commonest class; its loss is that of the constant that is best under the class weights.
+    That is the class prior where there are class probabilities: its loss is that of the constant that is best under
+    the class weights (for "mse" the mean value), and it names the commonest class. For "pqm" it is the one score that
+    ranks best against the start, whose score is 0.
 
     Args:
-        prior: Share of each class in training.
-        masses: Target mass per class where it is measured. A class that training never saw costs the log of 1e-6.
-        class_weights: Of the loss; None: all 1.
+        objective: What is trained for.
+        train: All training targets. A class that they never show costs the log of 1e-6.
+        measured: What is measured on.
     """
-    metrics = ClassMetrics(class_weights)
-    best_K = np.asarray(prior) * metrics.class_weight_K
-    log_best_K = np.log(np.maximum(best_K / best_K.sum(), 1e-6))
-    metrics.confusion_KK[:, int(np.argmax(prior))] = masses
-    metrics.loss_sum = -float((np.asarray(masses) * metrics.class_weight_K) @ log_best_K)
+    metrics = StepMetrics(objective)
+    steps = len(measured.target)
+    if not objective.kind.classifies:
+        metrics.add(torch.full((steps, 1), best_constant(objective, train)), measured)
+        return metrics.result()
+    best_3 = objective.mass(train).double().sum(dim=0)
+    prior_3 = train.target.double().sum(dim=0)
+    log_best_3 = (best_3 / best_3.sum()).clamp(min=1e-6).log()
+    metrics.add_probabilities(log_best_3.expand(steps, 3), measured)
+    confusion_KK = np.zeros((3, 3))
+    confusion_KK[:, int(prior_3.argmax())] = measured.target.double().sum(dim=0).cpu().numpy()
+    metrics.sums[:9] = confusion_KK.flatten()
     return metrics.result()
 
 
+def best_constant(objective: Objective, targets: StepTargets, bound: float = 30.0) -> float:
+    """The score that, said of every step, has the least ranking loss, within +-`bound`.
+
+    The loss is convex in it (logarithms of sums of exponentials, less a line), so thirds of the range are dropped
+    until 1e-4 is left.
+    """
+
+    def loss(constant: float) -> float:
+        return float(objective.loss(torch.full((len(targets.target), 1), constant), targets))
+
+    low, high = -bound, bound
+    while high - low > 1e-4:
+        third = (high - low) / 3
+        low, high = (low, high - third) if loss(low + third) < loss(high - third) else (low + third, high)
+    return (low + high) / 2
+
+
 def is_better(metric: str, new: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
-    """Whether `new` beats `best` by "loss" (less) or "macro_f1" (more); anything beats None."""
+    """Whether `new` beats `best` by "loss" (less) or another metric (more); anything beats None."""
     if best is None:
         return True
     return new["loss"] < best["loss"] if metric == "loss" else new[metric] > best[metric]

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from prm_kit.card import StepScore
+from prm_kit.objective_kinds import OBJECTIVE_KINDS, ObjectiveName
 from prm_kit.records import NeutralPolicy
 from prm_kit.settings import Settings
 from prm_kit.targets import Target
@@ -36,8 +38,21 @@ class TrainSettings(Settings):
 
     Attributes:
         backbone: Folder or hub id of a Hugging Face model, or of a PRM to go on from.
+        objective: What is learnt: "cross-entropy" (three classes), "ordinal" (three classes in order, two cumulative
+            logits), "binary" (right or wrong), "bce" and "mse" (one probability, from shares of votes or rollouts as
+            they are), "pqm" (a ranking of the steps of a solution), "ensemble" (several heads, which disagree where
+            they are unsure), "causal" (as binary, by two tokens of the language model's own output layer), "implicit"
+            (a language model whose log-ratio to a reference is the reward, from outcomes).
+        margin: Of "pqm": by how much a wrong step has to stay below a right one; null: 4.
+        members: Of "ensemble": how many heads; null: 5.
+        verdict_tokens: Of "causal": what stands for wrong and for right, one token each; null: "-" and "+".
+        beta: Of "implicit": what the log-ratio is multiplied by; null: 0.05.
+        reference: Of "implicit": folder or hub id of the reference; null: the backbone as it was.
+        step_score: Of "implicit": a step's score is the reward up to and with it ("cumulative", also for null) or
+            what it adds ("difference").
         target: "steps" (a PRM) or "outcome" (an ORM of the same backbone and data: the last step only).
-        neutral_policy: What becomes of label 0: keep, positive, negative, drop, half (half +1, half -1).
+        neutral_policy: What becomes of label 0: keep, positive, negative, drop, half (half +1, half -1). Objectives
+            that know right and wrong only refuse "keep": the 0 must go somewhere.
         mask_after_first_error: Leave out labels after the first -1 of an annotation.
         class_weights: "none", "balanced" (inverse of the class share), or three numbers for (-1, 0, +1).
         epochs: Passes over the data; exactly one of `epochs` and `updates`. Neither given: 1.
@@ -61,6 +76,10 @@ class TrainSettings(Settings):
         max_gradient_norm: Gradients are scaled down to this length; null: never.
         precision: "auto" (bfloat16 autocast on CUDA, float32 on CPU), "float32", or "bfloat16". Weights stay float32.
         gradient_checkpointing: Compute activations twice to save memory.
+        head_updates: So many first updates train the new head alone; then all that is to be trained, with a warm-up
+            and a schedule of its own.
+        reshard: With several processes: give up each other's weights and gradients after every layer (least memory),
+            not once an update (least traffic).
         train_layers: Train only so many upper layers of the backbone, the norm above them and the head; 0: the head
             alone; null: everything, embeddings included. Layers below the lowest trained one keep no activations.
         lora: Train low-rank adapters and the head only; null: all weights.
@@ -76,6 +95,13 @@ class TrainSettings(Settings):
     """
 
     backbone: str
+    objective: ObjectiveName = "cross-entropy"
+    margin: float | None = Field(None, ge=0, allow_inf_nan=False)
+    members: int | None = Field(None, ge=2)
+    verdict_tokens: tuple[str, str] | None = None
+    beta: float | None = Field(None, gt=0, allow_inf_nan=False)
+    reference: str | None = None
+    step_score: StepScore | None = None
     target: Target = "steps"
     neutral_policy: NeutralPolicy = "keep"
     mask_after_first_error: bool = False
@@ -98,6 +124,8 @@ class TrainSettings(Settings):
     max_gradient_norm: float | None = Field(1.0, gt=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
+    reshard: bool = False
+    head_updates: int = Field(0, ge=0)
     train_layers: int | None = Field(None, ge=0)
     lora: LoraSettings | None = None
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -143,8 +171,48 @@ class TrainSettings(Settings):
                 self.max_tokens is not None and self.micro_batch_tokens < self.max_tokens
             ),
             "class_weights are all 0": not isinstance(self.class_weights, str) and not any(self.class_weights),
+            "train_layers 0 with head_updates: the head alone is trained anyway": (
+                self.train_layers == 0 and self.head_updates > 0
+            ),
+            "head_updates leaves no update for the rest": (
+                self.updates is not None and self.updates <= self.head_updates and self.head_updates > 0
+            ),
+            **self._objective_contradictions(),
         }
         said = [reason for reason, is_so in contradictions.items() if is_so]
         if said:
             raise ValueError("; ".join(said))
         return self
+
+    def _objective_contradictions(self) -> dict[str, bool]:
+        name, kind = self.objective, OBJECTIVE_KINDS[self.objective]
+        every = dict.fromkeys(setting for other in OBJECTIVE_KINDS.values() for setting in other.extra_settings)
+        foreign = [s for s in every if getattr(self, s) is not None and s not in kind.extra_settings]
+        steps = self.target == "steps"
+        return {
+            f"{', '.join(foreign)}: objective {name} has no such setting": bool(foreign),
+            f"objective {name} knows right and wrong only: say with neutral_policy where label 0 goes "
+            "(positive, negative, half or drop)": (
+                steps and not kind.knows_neutral and not kind.outcome_only and self.neutral_policy == "keep"
+            ),
+            f"objective {name} learns from final answers: set target: outcome": kind.outcome_only and steps,
+            f"objective {name} compares the steps of a solution: target outcome reads one": (
+                kind.whole_solutions and not steps
+            ),
+            f"objective {name} compares right steps with wrong ones: neutral_policy half is neither": (
+                kind.whole_solutions and self.neutral_policy == "half"
+            ),
+            f"objective {name} needs whole solutions: too_long window cuts them": (
+                (kind.whole_solutions or kind.outcome_only) and self.too_long == "window"
+            ),
+            f"objective {name} has no class_weights": not kind.class_weights and self.class_weights != "none",
+            f"objective {name} gives no classes: metric macro_f1 is not defined": (
+                not kind.classifies and self.metric == "macro_f1"
+            ),
+            f"objective {name} puts no new head on the backbone: head_updates, head_learning_rate and train_layers 0 "
+            "have nothing to train": kind.checkpoint == "implicit"
+            and (self.head_updates > 0 or self.head_learning_rate is not None or self.train_layers == 0),
+            f"objective {name} reads every token after its own prefix: share_prefixes cannot be": (
+                kind.checkpoint == "implicit" and bool(self.share_prefixes)
+            ),
+        }

@@ -1,27 +1,37 @@
-"""What a training run starts from: the device, the number format, and the model."""
+"""What a training run starts with: the device, the number format, and what activations cost."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import torch
 from transformers import PreTrainedModel
 
+from prm_kit.distributed import World, local_rank
 from prm_kit.errors import UsageError
-from prm_kit.model import Prm
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-def chosen_device(name: str) -> torch.device:
+def chosen_device(name: str, world: World | None = None) -> torch.device:
     """The device that a setting names; "auto" is CUDA if there is one, else the CPU.
 
+    Args:
+        name: The setting.
+        world: The processes of the run, each of which takes a CUDA device of its own.
+
     Raises:
-        UsageError: CUDA is asked for and there is none.
+        UsageError: CUDA is asked for and there is none, or not one for every process.
     """
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"device: {name}: there is no CUDA device; say cpu or auto")
+    if world is not None and world.size > 1 and name != "cpu" and torch.cuda.is_available():
+        if ":" in name or local_rank() >= torch.cuda.device_count():
+            raise UsageError(
+                f"device: {name}: each of {world.size} processes takes a CUDA device of its own, and there are "
+                f"{torch.cuda.device_count()} here; say cuda and start as many processes as devices"
+            )
+        return torch.device("cuda", local_rank())
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
@@ -35,19 +45,6 @@ def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """The context that the forward pass runs in."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bfloat16(precision, device))
-
-
-def starting_prm(source: str, seed: int, device: torch.device) -> Prm:
-    """Load a PRM to go on from, or put a fresh head on a backbone. Weights are float32, so that small updates count.
-
-    Args:
-        source: Folder or hub id; a folder with a prm.json is a PRM.
-        seed: Of the fresh head.
-        device: Where to put it.
-    """
-    if (Path(source) / "prm.json").is_file():
-        return Prm.load(source, device=device, dtype=torch.float32)
-    return Prm.from_backbone(source, seed=seed, device=device, dtype=torch.float32)
 
 
 def compute_activations_twice(model: PreTrainedModel) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prm_kit.examples import class_masses
-from prm_kit.train_metrics import prior_metrics
 from prm_kit.train_settings import TrainSettings
 from prm_kit.training_data import TrainingData
 from prm_kit.training_state import Standing
@@ -28,6 +26,7 @@ def training_summary(
     train_metrics: Mapping[str, float],
     train_prior_metrics: Mapping[str, float],
     dev_metrics: Mapping[str, float] | None,
+    dev_prior_metrics: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     """Sum up a run as JSON data.
 
@@ -40,12 +39,12 @@ def training_summary(
         share_prefixes: Whether prefixes were shared.
         class_weights: That the loss used, None if none.
         train_metrics: Of the weights that were kept, on a sample of the training data.
-        train_prior_metrics: Of the class prior on that sample.
+        train_prior_metrics: Of the class prior (`baseline_metrics`) on that sample.
         dev_metrics: Of the weights that were kept, on the development set; None without one.
+        dev_prior_metrics: Of the class prior on the development set; None without one.
     """
-    dev_prior = prior_metrics(data.prior, class_masses(data.dev), class_weights) if data.dev else None
-    if dev_metrics and dev_prior:
-        better = dev_metrics["loss"] < dev_prior["loss"]
+    if dev_metrics and dev_prior_metrics:
+        better = dev_metrics["loss"] < dev_prior_metrics["loss"]
     else:
         better = train_metrics["loss"] < train_prior_metrics["loss"]
     warnings = list(data.warnings)
@@ -54,6 +53,7 @@ def training_summary(
     if standing.best is not None and settings.keep_best and standing.best_update == 0:
         warnings.append("no evaluation was better than the untrained model, which is what was kept")
     return {
+        "objective": settings.objective,
         "target": settings.target,
         "neutral_policy": settings.neutral_policy,
         "updates": standing.update,
@@ -71,7 +71,7 @@ def training_summary(
         "train": train_metrics,
         "train_class_prior": train_prior_metrics,
         "dev": dev_metrics,
-        "dev_class_prior": dev_prior,
+        "dev_class_prior": dev_prior_metrics,
         "dev_untrained": standing.untrained,
         "better_than_class_prior": better,
         "warnings": warnings,

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prm_kit.encode import StepEncoder
 from prm_kit.errors import InputError
 from prm_kit.examples import Example, ExampleSet, class_masses, examples_of, examples_sha256
+from prm_kit.objective_kinds import OBJECTIVE_KINDS
 from prm_kit.records import Labelled
+from prm_kit.segments import Encoder
 from prm_kit.targets import TargetSet, targets_of
 from prm_kit.train_settings import TrainSettings
 
@@ -46,7 +47,7 @@ class TrainingData(NamedTuple):
 def training_data(
     train_set: Iterable[Labelled],
     dev_set: Iterable[Labelled],
-    encoder: StepEncoder,
+    encoder: Encoder,
     settings: TrainSettings,
     max_tokens: int | None,
 ) -> TrainingData:
@@ -59,13 +60,14 @@ def training_data(
         train_set: To learn from.
         dev_set: To judge by; may be empty.
         encoder: The PRM's encoder.
-        settings: Target, neutral policy, masking, class weights and what to do with long solutions.
+        settings: Objective, target, neutral policy, masking, class weights and what to do with long solutions.
         max_tokens: Longest sequence; None: no limit.
 
     Raises:
         InputError: A label does not fit its solution, a solution is too long and may not be, or nothing can be learnt
             because there is no target or one class only.
     """
+    kind = OBJECTIVE_KINDS[settings.objective]
 
     def targets(labelled: Iterable[Labelled]) -> TargetSet:
         return targets_of(
@@ -73,6 +75,8 @@ def training_data(
             target=settings.target,
             neutral_policy=settings.neutral_policy,
             mask_after_first_error=settings.mask_after_first_error,
+            prefer_shares=kind.soft,
+            whole_solutions=kind.whole_solutions,
         )
 
     def encoded(found: TargetSet) -> ExampleSet:
@@ -83,6 +87,8 @@ def training_data(
     train, dev = encoded(train_targets), encoded(dev_targets)
     if not isinstance(settings.class_weights, str):
         train = _with_weight(train, settings.class_weights)
+    if kind.whole_solutions:
+        train = _ranked(train)
     masses = class_masses(train.examples)
     if sum(mass > 0 for mass in masses) < 2:
         raise InputError(
@@ -105,6 +111,12 @@ def _with_weight(found: ExampleSet, class_weights: Sequence[float]) -> ExampleSe
     kept = [example for example in found.examples if float((example.targets @ np.array(class_weights)).sum()) > 0]
     lost = len(found.examples) - len(kept)
     return ExampleSet(kept, found.dropped | ({"sequences of class weight 0": lost} if lost else {}))
+
+
+def _ranked(found: ExampleSet) -> ExampleSet:
+    kept = [example for example in found.examples if (example.targets[:, 2] != example.targets[:, 0]).any()]
+    lost = len(found.examples) - len(kept)
+    return ExampleSet(kept, found.dropped | ({"sequences without a right or wrong step": lost} if lost else {}))
 
 
 def _account(targets: TargetSet, found: ExampleSet) -> dict[str, Any]:

@@ -6,6 +6,7 @@ step, or repeat what a step told it to say. Each step is read by itself, so one 
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,9 @@ from typing import Any, Literal
 
 from labeling.judge.facets import Facets, read_facets
 from labeling.judge.quote import is_quoted
-from labeling.judge.structured import objects_in, spans_of_objects
+from labeling.judge.structured import INDEX, objects_in, spans_of_objects
 
-READING = "2"
+READING = "3"
 """Version of this reading; raised whenever the same answer would be read otherwise."""
 
 LONGEST_REASON = 500
@@ -105,15 +106,27 @@ def read_entries(text: str, ids: Sequence[str], shown: Sequence[str]) -> Reading
 def read_index(text: str, steps: int) -> Reading:
     """Read an answer to a critic's prompt: the last boxed index, from -1 to the last step.
 
+    An answer that begins as a JSON object says it in `boxed_index` or not at all: its analysis may repeat a step's box.
+
     Args:
         text: The answer.
         steps: How many steps there are.
     """
-    found = _BOXED.findall(_after_thinking(text))
-    if not found or not -1 <= int(found[-1]) < steps:
+    after = _after_thinking(text).strip()
+    found = _BOXED.findall(after)
+    said = _structured_index(after) if after.startswith("{") else int(found[-1]) if found else None
+    if said is None or not -1 <= said < steps:
         return Reading(faults={"no index": 1})
-    said = int(found[-1])
     return Reading(first_error=None if said == -1 else said, judged=True)
+
+
+def _structured_index(text: str) -> int | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    said = value.get(INDEX) if isinstance(value, dict) else None
+    return said if isinstance(said, int) and not isinstance(said, bool) else None
 
 
 def plain(text: Any, most: int = LONGEST_REASON) -> str:

@@ -16,7 +16,7 @@ from labeling.judge.reply import Reply
 from labeling.judge.session import Connection, Session
 from labeling.judge.settings import JudgeSettings, request_body
 from labeling.judge.store import AnswerStore
-from labeling.judge.structured import LADDER, Form
+from labeling.judge.structured import LADDER, Form, forms_for
 from prm_kit.records import Solution
 
 EXAMPLE = Solution.from_steps(
@@ -36,9 +36,9 @@ def noted_form(connection: Connection, prompt: Prompt, model: str) -> Form | Non
 
 
 async def probe(
-    connection: Connection, prompt: Prompt, settings: JudgeSettings, forms: Sequence[Form] = LADDER
+    connection: Connection, prompt: Prompt, settings: JudgeSettings, forms: Sequence[Form] | None = None
 ) -> Form:
-    """Try the forms in order, note the first one that works and return it.
+    """Try the forms in order, note the first one that works and return it; None: those of `forms_for`.
 
     A form works if the endpoint takes it and the answer is JSON with steps; the last one only has to be taken, because
     there is nothing below it.
@@ -47,8 +47,8 @@ async def probe(
         EndpointError: The endpoint cannot be used, or refuses or does not answer even the last form.
         LimitReachedError: The budget does not allow it.
     """
-    if prompt.file.asks == "first_error":
-        forms = ("text",)
+    if forms is None:
+        forms = forms_for(prompt.file.asks)
     async with connection.open() as session:
         for form in forms:
             why = await _try(session, prompt, settings, form, last=form == forms[-1])

@@ -54,8 +54,8 @@ def request_body(
         settings: How the model is asked.
         messages: What it is asked.
         steps: Number of steps of the solution.
-        asks: What the prompt asks for; a critic answers in free text.
-        form: Structured output for facets.
+        asks: What the prompt asks for.
+        form: Structured output, one of `forms_for(asks)`.
         vote: Number of the vote, from 0.
         longer: Allow twice the tokens, because an answer was cut off.
     """
@@ -68,7 +68,7 @@ def request_body(
         "top_p": settings.top_p,
         "seed": None if settings.seed is None else settings.seed + vote,
         "max_tokens": settings.max_tokens or usual,
-        "response_format": response_format(form, steps) if asks == "facets" else None,
+        "response_format": response_format(form, asks, steps),
     }
     body |= settings.extra_body
     if longer:

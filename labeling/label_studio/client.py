@@ -214,6 +214,7 @@ def _project(found: Any) -> Project:
         found.label_config or "",
         found.maximum_annotations or 1,
         found.task_number or 0,
+        found.created_at.isoformat() if found.created_at else "",
     )
 
 

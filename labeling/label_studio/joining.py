@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from labeling.label_studio.interface import FLAGS
 from labeling.label_studio.results import WindowLabels
-from labeling.label_studio.tasks import windows
+from labeling.label_studio.studio import Project
+from labeling.label_studio.tasks import Window, windows
 from labeling.label_studio.wording import Policy
 from prm_kit.errors import InputError
 from prm_kit.records import Annotation, LabelValue, Rater, Solution, StepLabel, step_hash
@@ -37,7 +38,7 @@ def join(
     found: Sequence[WindowLabels],
     rater: Rater,
     policy: Policy,
-    project: int,
+    project: Project,
     names: dict[int, str],
     partial: bool = False,
 ) -> Annotation:
@@ -49,7 +50,7 @@ def join(
         rater: The annotator.
         policy: "all": every step has a label. "first-error": exactly the steps up to the first -1 have one, or all;
             windows after it need not be there.
-        project: The server's number of the project.
+        project: The project.
         names: What users are called, by user number.
         partial: Accept missing windows; the annotation is flagged.
 
@@ -60,15 +61,11 @@ def join(
     values: dict[int, LabelValue] = {}
     for labels in found:
         values.update(labels.values)
-    first_error = min((step for step, value in values.items() if value == -1), default=None)
     n_steps = len(solution.spans)
-    end = n_steps if first_error is None or policy == "all" else first_error + 1
-    there = {labels.window.index for labels in found}
-    missing = [window for window in windows(n_steps) if window.index not in there and window.first < end]
+    first_error, end = _end(values, n_steps, policy)
+    missing = missing_windows(n_steps, found, policy)
     if missing and not partial:
-        raise IncompleteError(
-            f"steps {', '.join(f'{window.first} to {window.last - 1}' for window in missing)} are not labelled yet"
-        )
+        raise IncompleteError(not_yet(missing))
     away = {step for window in missing for step in range(window.first, window.last)}
     _check_policy(values, policy, end, n_steps, away)
     comments = {step: text for labels in found for step, text in labels.comments.items()}
@@ -86,6 +83,30 @@ def join(
         comment="\n".join(labels.comment for labels in found if labels.comment) or None,
         meta={"steps": n_steps, "label_studio": _meta(found, project, names)},
     )
+
+
+def missing_windows(n_steps: int, found: Sequence[WindowLabels], policy: Policy) -> list[Window]:
+    """The windows of a solution that an annotator has still to label.
+
+    Args:
+        n_steps: How many steps the solution has.
+        found: From `newest`.
+        policy: "first-error": windows after the first -1 need not be labelled.
+    """
+    _, end = _end({step: value for labels in found for step, value in labels.values.items()}, n_steps, policy)
+    there = {labels.window.index for labels in found}
+    return [window for window in windows(n_steps) if window.index not in there and window.first < end]
+
+
+def not_yet(missing: Sequence[Window]) -> str:
+    """What is missing, in words."""
+    return f"steps {', '.join(f'{window.first} to {window.last - 1}' for window in missing)} are not labelled yet"
+
+
+def _end(values: Mapping[int, LabelValue], n_steps: int, policy: Policy) -> tuple[int | None, int]:
+    """The first step labelled wrong, and one past the last step that needs a label."""
+    first_error = min((step for step, value in values.items() if value == -1), default=None)
+    return first_error, n_steps if first_error is None or policy == "all" else first_error + 1
 
 
 def _check_policy(values: dict[int, LabelValue], policy: Policy, end: int, n_steps: int, away: set[int]) -> None:
@@ -122,15 +143,16 @@ def _lead_time(found: Sequence[WindowLabels]) -> float | None:
     return round(sum(times), 3) if len(times) == len(found) else None
 
 
-def _meta(found: Sequence[WindowLabels], project: int, names: dict[int, str]) -> dict[str, object]:
+def _meta(found: Sequence[WindowLabels], project: Project, names: dict[int, str]) -> dict[str, object]:
     """Where it comes from. Steps whose label is not `manual` are listed: somebody may only have accepted a prediction.
 
     The server's address is left out: a local server comes back on another port, and its annotations are still the
-    same ones.
+    same ones. Which project it was is told by its number and the time at which it was made.
     """
     predicted = {str(step): origin for labels in found for step, origin in labels.origins.items() if origin != "manual"}
     meta: dict[str, object] = {
-        "project": project,
+        "project": project.id,
+        "made": project.made,
         "tasks": [labels.task for labels in found],
         "annotations": [labels.annotation for labels in found],
         "unique_ids": [labels.unique_id for labels in found],

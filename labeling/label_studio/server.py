@@ -37,6 +37,8 @@ PORT_SECONDS = 3.0
 
 LOOPBACK = "127.0.0.1"
 
+_LOCK = "up.lock"
+
 
 @dataclass(frozen=True)
 class Running:
@@ -182,18 +184,38 @@ def _start(
 
 
 def _private(data: Path) -> Path:
-    """The directory, made if need be and closed to others, by the one name that it has from everywhere.
+    """The directory, made for us alone if it is not there, by the one name that it has from everywhere.
+
+    One that is there keeps its mode: it is somebody's, and all that a server keeps in it is for us alone anyway.
 
     Raises:
-        UsageError: It cannot be made, or belongs to somebody else.
+        UsageError: It cannot be made, others can write to it, or it holds something else.
     """
     data = data.resolve()
     try:
-        data.mkdir(parents=True, exist_ok=True)
-        data.chmod(0o700)  # mkdir's mode would leave one that is there already open
+        data.parent.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=0o700)
+    except FileExistsError:
+        _check_there(data)
     except OSError as error:
         raise UsageError(f"{data}: {error.strerror}; take another --data") from None
     return data
+
+
+def _check_there(data: Path) -> None:
+    """Whether a directory that we did not make can be a server's.
+
+    Raises:
+        UsageError: It is none, others can write to it, or it holds something else.
+    """
+    try:
+        names, about = {path.name for path in data.iterdir()}, data.stat()
+    except OSError as error:
+        raise UsageError(f"{data}: {error.strerror}; take another --data") from None
+    if os.name == "posix" and (about.st_mode & 0o022 or about.st_uid != os.geteuid()):
+        raise UsageError(f"{data}: others can write to it; take another --data")
+    if names and not names & {_LOCK, "credentials.json", DATABASE}:
+        raise UsageError(f"{data}: holds something else; take another --data")
 
 
 def _for_us_alone(path: str, flags: int) -> int:
@@ -261,10 +283,11 @@ def _is_ours(pid: int, data: Path) -> bool:
         words = shown.stdout
     else:
         try:
-            words = record.read_bytes()
+            words = record.read_bytes().replace(b"\0", b" ")
         except OSError:
             return False
-    return b"label-studio" in words and os.fsencode(data) in words
+    # With what follows it on the command line: the directory's name may be the beginning of another's.
+    return b"label-studio start " in words and os.fsencode(f" --data-dir {data} --internal-host ") in words
 
 
 @contextmanager
@@ -275,6 +298,6 @@ def _alone(data: Path) -> Iterator[None]:
         return
     import fcntl
 
-    with (data / "up.lock").open("w") as lock:
+    with (data / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

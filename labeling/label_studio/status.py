@@ -11,7 +11,9 @@ from typing import Any
 from labeling.label_studio.export import download
 from labeling.label_studio.interface import Page
 from labeling.label_studio.joining import newest
-from labeling.label_studio.pull import Read, names_of, read_export
+from labeling.label_studio.missing import missing_pages
+from labeling.label_studio.pull import names_of
+from labeling.label_studio.reading import Read, read_export
 from labeling.label_studio.studio import Project, Studio
 from prm_kit.records import Solution
 
@@ -36,7 +38,8 @@ def status(
 
     Returns:
         Tasks (windows), how many have an annotation and how many as many as asked for, and per annotator: windows,
-        labels by value, skips, refused annotations, seconds per step (median over windows), last activity.
+        labels by value, skips, refused annotations, seconds per step (median over windows), last activity. And in
+        `incomplete` what is missing from whom, from `missing_pages`.
     """
     download(studio, project.id, export)
     read = read_export(export, solution_of, page.policy)
@@ -53,6 +56,7 @@ def status(
         "tasks_labelled": len(per_window),
         "tasks_finished": sum(count >= project.overlap for count in per_window.values()),
         "annotators": _annotators(read, names),
+        "incomplete": missing_pages(studio, project, read, page.policy, names),
     }
 
 

@@ -20,7 +20,11 @@ class StudioDownError(StudioError):
 
 @dataclass(frozen=True)
 class Project:
-    """A project as the server has it."""
+    """A project as the server has it.
+
+    Attributes:
+        made: When it was made, as the server says: its number alone is any server's; "" unknown.
+    """
 
     id: int
     title: str
@@ -28,6 +32,7 @@ class Project:
     label_config: str
     overlap: int
     tasks: int
+    made: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,13 @@ class NewTask:
 
 
 class Studio(Protocol):
-    """A Label Studio server. Every call raises StudioError, or StudioDownError where it is worth another try."""
+    """A Label Studio server. Every call raises StudioError, or StudioDownError where it is worth another try.
+
+    Attributes:
+        url: Its address, with a slash at the end.
+    """
+
+    url: str
 
     def healthy(self) -> bool:
         """Whether the server answers. Never raises."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prm_kit.errors import PrmKitError, UsageError, unknown_name
+from prm_kit.errors import PrmKitError, UsageError
 
 if TYPE_CHECKING:
     from labeling.judge.labeler import JudgeLabeler
@@ -56,7 +56,7 @@ class Judging:
         ledger: Where the annotations go; None: OUT/ledger.sqlite.
 
     Raises:
-        UsageError: There is no such prompt or form.
+        UsageError: There is no such prompt, or it has no such form.
     """
 
     def __init__(
@@ -71,11 +71,9 @@ class Judging:
         ledger: Path | None,
     ) -> None:
         from labeling.judge.prompt import load_prompt
-        from labeling.judge.structured import LADDER
+        from labeling.judge.structured import forms_for
         from prm_kit.run_directory import RunDirectory
 
-        if structured != "auto" and structured not in LADDER:
-            raise unknown_name("form of answers", structured, ["auto", *LADDER])
         self.connection = connection
         self.prompt = load_prompt(prompt, language)
         self.settings = settings
@@ -84,6 +82,7 @@ class Judging:
         self.run = RunDirectory(out)
         self.snapshots: list[Path] = []
         self._structured = structured
+        self._forms = forms_for(self.prompt.file.asks, structured)
         self._seed = 0
         self._limit: int | None = None
         self._stopped: BaseException | None = None
@@ -225,25 +224,20 @@ class Judging:
         return islice(todo, self._limit)
 
     def _form(self) -> Form:
-        """The form that is asked for, or that was found before, or the first of the ladder."""
+        """The form that an earlier run found, if it is one of those asked for; else the first of them."""
         from labeling.judge.probe import noted_form
-        from labeling.judge.structured import LADDER
 
-        if self.prompt.file.asks == "first_error":
-            return "text"
-        asked = next((form for form in LADDER if form == self._structured), None)
-        return asked or noted_form(self.connection, self.prompt, self.settings.model) or LADDER[0]
+        noted = noted_form(self.connection, self.prompt, self.settings.model)
+        return noted if noted in self._forms else self._forms[0]
 
     def _probed(self) -> Form:
         """The same, tried once at the endpoint."""
         from labeling.judge.probe import noted_form, probe
-        from labeling.judge.structured import LADDER
 
-        asked = [form for form in LADDER if form == self._structured]
         noted = noted_form(self.connection, self.prompt, self.settings.model)
-        if self.connection.offline or (noted is not None and noted in (asked or [noted])):
+        if self.connection.offline or noted in self._forms:
             return self._form()
-        return asyncio.run(probe(self.connection, self.prompt, self.settings, asked or LADDER))
+        return asyncio.run(probe(self.connection, self.prompt, self.settings, self._forms))
 
     def _labeler(self, form: Form) -> JudgeLabeler:
         from labeling.judge.labeler import JudgeLabeler

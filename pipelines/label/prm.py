@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.output import Json, Out, Output
+from pipelines.scorers import Family
 
 if TYPE_CHECKING:
     from labeling.prm import PrmLabeler
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 def prm(
     inputs: Annotated[list[Path], typer.Argument(help="Snapshot directories, or files that `prm-kit import` reads.")],
-    checkpoint: Annotated[Path, typer.Option(help="Directory of a trained PRM.")],
+    checkpoint: Annotated[Path, typer.Option(help="Folder of a trained or published PRM.")],
     out: Out,
     min_confidence: Annotated[float, typer.Option(help="Abstain below this probability of the likeliest class.")] = 0.8,
     name: Annotated[str | None, typer.Option(help="Of the rater; default: the checkpoint's folder.")] = None,
+    family: Family = None,
     ledger: Annotated[Path | None, typer.Option(help="Ledger to write to; default OUT/ledger.sqlite.")] = None,
     compare_with: Annotated[str, typer.Option(help="Kind of the raters in the inputs to compare with.")] = "human",
     as_json: Json = False,
@@ -31,7 +33,7 @@ def prm(
     from prm_kit.run_directory import RunDirectory
 
     output, run, path = Output(as_json), RunDirectory(out), ledger or out / "ledger.sqlite"
-    labeler = prm_labeler(checkpoint, name, min_confidence)
+    labeler = prm_labeler(checkpoint, name, min_confidence, family)
     about = {"checkpoint": str(checkpoint), "min_confidence": min_confidence, "ledger": str(path)}
     run.start({"label": "prm", "inputs": [str(i) for i in inputs], **about})
     with output.progress() as progress:
@@ -43,25 +45,25 @@ def prm(
     output.summary(out / "summary.json")
 
 
-def prm_labeler(checkpoint: Path, name: str | None, min_confidence: float) -> PrmLabeler:
+def prm_labeler(checkpoint: Path, name: str | None, min_confidence: float, family: str | None = None) -> PrmLabeler:
     """The labeller over a checkpoint.
 
     Raises:
         UsageError: The checkpoint judges whole solutions (an outcome model), or the confidence is no probability.
     """
     from labeling.prm import VERSION, PrmLabeler
-    from pipelines.data import load_scorer
     from pipelines.label.checkpoint import checkpoint_name, checkpoint_version
+    from pipelines.scorers import scorer_of
     from prm_kit.card import read_card
     from prm_kit.errors import UsageError
     from prm_kit.files import value_sha256
     from prm_kit.records import Rater
 
-    if read_card(checkpoint).target == "outcome":
+    if (checkpoint / "prm.json").is_file() and read_card(checkpoint).target == "outcome":
         raise UsageError(f"{checkpoint}: was trained on final answers alone, so it has nothing to say of steps")
     about = {"version": VERSION, "checkpoint": checkpoint_version(checkpoint), "min_confidence": min_confidence}
     rater = Rater("prm", checkpoint_name(checkpoint, name), value_sha256(about)[:16])
-    return PrmLabeler(load_scorer(checkpoint, rater.name), rater, min_confidence)
+    return PrmLabeler(scorer_of(checkpoint, rater.name, family=family), rater, min_confidence)
 
 
 def label_by_prm(

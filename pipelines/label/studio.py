@@ -173,14 +173,14 @@ def pull(
             studio, place, page_of(place), store, out / "export.json.gz", name_of, partial=partial
         )
         report = label_report(joined)
-    for kind in ("refused", "incomplete", "edited"):
+    for kind in ("refused", "incomplete", "edited", "withdrawn"):
         _write_lines(out / f"{kind}.jsonl", getattr(pulled, kind))
     row = {key: len(value) if isinstance(value, list) else value for key, value in asdict(pulled).items()}
     run.finish({"project_title": project, "ledger": str(path), **row, "labels": report})
     for entry in pulled.refused[:20] if not as_json else ():
         output.say(f"refused: task {entry['task']}, {entry['annotator']}: {entry['reason']}")
     _end(output, out, pulled.solutions, **{key: row[key] for key in ("stored", "known", "incomplete", "refused",
-         "edited", "superseded")}, skipped=sum(pulled.skipped.values()))  # fmt: skip
+         "edited", "withdrawn", "superseded")}, skipped=sum(pulled.skipped.values()))  # fmt: skip
 
 
 @app.command("status")
@@ -259,6 +259,18 @@ def _table(output: Output, found: dict[str, Any]) -> None:
         pace = "" if row["seconds_per_step"] is None else str(row["seconds_per_step"])
         table.add_row(_plain(row["annotator"]), *map(str, cells), pace, (row["last"] or "")[:16])
     output.console.print(table)
+    for entry in found["incomplete"][:20]:
+        pages = "; ".join(
+            f"page {page['page']} of {page['of']}{_by(page['labelled_by'])}: {page['open'] or 'not on the server'}"
+            for page in entry["pages"]
+        )
+        output.say(f"missing from {entry['annotator']}: {pages}")
+    if len(found["incomplete"]) > 20:
+        output.say(f"... and of {len(found['incomplete']) - 20} more solutions; --json shows all")
+
+
+def _by(names: list[str]) -> str:
+    return f" (labelled by {', '.join(names)})" if names else ""
 
 
 def _plain(text: str) -> Any:

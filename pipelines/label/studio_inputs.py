@@ -66,7 +66,9 @@ def in_order(solutions: Iterable[Solution], queue: Path | None, ledger: Ledger) 
         try:
             solution_id = json.loads(line)["solution_id"]
         except (ValueError, TypeError, KeyError):
-            raise InputError(f"{queue}:{number}: not an object with a solution_id") from None
+            solution_id = None
+        if not isinstance(solution_id, str):
+            raise InputError(f"{queue}:{number}: not an object with a solution_id")
         if wanted.setdefault(solution_id, number) != number:
             raise InputError(f"{queue}:{number}: solution {solution_id} stands in line {wanted[solution_id]} already")
     found = {solution.id: solution for solution in solutions if solution.id in wanted}

@@ -27,9 +27,14 @@ ALL_CORRECT: Probabilities = (0.0, 0.0, 1.0)
 WRONG: Probabilities = (1.0, 0.0, 0.0)
 
 ALL_CORRECT_NAME = "all correct"
+RANDOM_NAME = "random"
+PRIOR_NAME = "class prior"
 GUESSER_NAME = "guesser (knows the answer)"
 HARD_NAMES = (ALL_CORRECT_NAME, GUESSER_NAME)
 """Baselines whose answers are 0 or 1: a threshold between the two is fixed, there is none to choose."""
+
+CONSTANT_NAMES = (ALL_CORRECT_NAME, RANDOM_NAME, PRIOR_NAME, GUESSER_NAME)
+"""Baselines that pick a solution as random does, by what they are, or (the guesser) as the oracle does."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class RandomScorer:
     """Class probabilities drawn evenly over all distributions; the same solution always gets the same."""
 
     seed: int = 0
-    name: str = "random"
+    name: str = RANDOM_NAME
 
     def score(self, solutions: Sequence[Solution]) -> list[StepScores]:
         """Score every step of every solution."""
@@ -148,7 +153,7 @@ def class_prior(train: Sequence[Labelled]) -> ConstantScorer:
     if not len(label):
         raise InputError("the class prior needs judged training steps")
     shares = [float((label == value).mean()) for value in LABEL_VALUES]
-    return ConstantScorer("class prior", (shares[0], shares[1], shares[2]))
+    return ConstantScorer(PRIOR_NAME, (shares[0], shares[1], shares[2]))
 
 
 def trivial_scorers(

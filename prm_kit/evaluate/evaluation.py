@@ -22,11 +22,18 @@ undefined. Accuracies, F1, AUROC are shares in [0, 1]. Labels are the keys "-1",
                   right_answer_wrong_process {exact, noticed: figures}, distance {steps from the true one: count}}
     final_answer  {scorer: {aggregation: figure (AUROC of the solution score for the final answer)}}
     calibration   {scorer: answered, brier, nll: figures, bins, classes {label: ece_equal_mass, ece_equal_width:
-                  figures, reliability [{n, probability, share}]}}
+                  figures, reliability [{n, probability, share}]}}; unbounded scorers have none
+    calibration_after  {scorer: the same at the temperature fitted on the development split, and temperature {value,
+                  chosen_on, n, nll, nll_before}}
     by_position   {scorer: [{slice (0-based step index), n, n_wrong, accuracy, auroc_wrong: figures,
                   mean_value {label: figure}}]};   by_step_count: the same by the number of steps of the solution
     lowest_step   {scorer: last: figure (share of solutions whose lowest value is on the last step), tenths [10
                   counts by relative position]}
+    length        {scorer: {aggregation: {steps, tokens, steps_without_error, tokens_without_error: figures (rank
+                  correlation of the solution score with the length)}}}
+    prmbench      {scorer: see `prm_kit.evaluate.prmbench.prmbench_table`}; empty for other data
+    best_of_n     see `prm_kit.evaluate.selection.selection_table`, or null
+    contamination see `prm_kit.evaluate.contamination.contamination`, or null without training data
     histogram     {scorer: edges [21], counts {label: [20]} of the value}
     sweep         {scorer: on (split name or null), chosen, threshold [], chosen_on_split {error_accuracy [],
                   correct_accuracy [], f1 []} or null, evaluated {the same, for looking, nothing is chosen there}}
@@ -41,38 +48,24 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from prm_kit.errors import InputError, UsageError
-from prm_kit.evaluate.baselines import HARD_NAMES, trivial_scorers
-from prm_kit.evaluate.bootstrap import Bootstrap, FloatArray, IntArray, problem_numbers
-from prm_kit.evaluate.calibration import BINS, calibration_table
-from prm_kit.evaluate.final_answer import final_answer_table
-from prm_kit.evaluate.first_error import (
-    UNSETTLED,
-    Sweep,
-    Threshold,
-    choose_threshold,
-    first_error_table,
-    sweep,
-    true_first_errors,
-)
+from prm_kit.evaluate.baselines import CONSTANT_NAMES, trivial_scorers
+from prm_kit.evaluate.bootstrap import Bootstrap, FloatArray, problem_numbers
+from prm_kit.evaluate.calibration import BINS
+from prm_kit.evaluate.contamination import contamination
+from prm_kit.evaluate.first_error import Threshold
 from prm_kit.evaluate.inputs import DevSplit, Scores, check_inputs
-from prm_kit.evaluate.metrics import step_table
 from prm_kit.evaluate.remarks import describe_data, remarks
-from prm_kit.evaluate.rows import StepRows, judged_steps, probabilities_of
+from prm_kit.evaluate.rows import judged_steps
+from prm_kit.evaluate.sections import FIXED_THRESHOLDS, SECTIONS, sections_of, threshold_of
+from prm_kit.evaluate.selection import selection_table
 from prm_kit.evaluate.shown import shown_solutions
-from prm_kit.evaluate.slices import POSITIONS, STEP_COUNTS, lowest_step, slice_table, value_histogram
 from prm_kit.records import Labelled
 from prm_kit.score import StepScores
 
 __all__ = ["FIXED_THRESHOLDS", "HEADLINES", "DevSplit", "Scores", "evaluate"]
 
-FIXED_THRESHOLDS: dict[str, float] = {"value": 0.0, "p_ok": 0.5}
-"""Thresholds by rule where no development split is given, and of baselines that answer 0 or 1."""
-
 HEADLINES = ("f1_mean", "auroc_wrong", "macro_f1")
-_SWEEP_POINTS = 120
 
 
 def evaluate(
@@ -93,7 +86,8 @@ def evaluate(
     """Compare scorers with the labels, with each other and with scorers that read nothing.
 
     Args:
-        labelled: The evaluated solutions, each with the annotation that counts as true.
+        labelled: The evaluated solutions, each with the annotation that counts as true; an annotation without labels
+            adds a solution of known outcome to pick from.
         scores: The answers of each scorer; the first one leads.
         name: Of the evaluated data.
         dev: Where thresholds are chosen; None: `FIXED_THRESHOLDS`, and the report says so.
@@ -110,14 +104,16 @@ def evaluate(
         The dict that the docstring of this module describes.
 
     Raises:
-        UsageError: No scorer, an unknown rule, or a baseline that was not given.
-        InputError: Scores that do not fit their solutions, no judged step, or a development split that shares
-            solutions with the evaluated ones, lacks a scorer, or cannot settle a threshold.
+        UsageError: No scorer, an unknown rule or one that a scorer's unbounded scores do not have, or a baseline that
+            was not given.
+        InputError: Scores that do not fit their solutions, neither a judged step nor solutions to pick from, or a
+            development split that shares solutions with the evaluated ones, lacks a scorer, or cannot settle a
+            threshold.
     """
     check_inputs(labelled, scores, dev, baselines, rule)
     rows = judged_steps(labelled)
-    if not len(rows):
-        raise InputError(f"{name}: no step is judged, so there is nothing to evaluate")
+    if not len(rows) and not any(item.solution.is_correct is not None for item in labelled):
+        raise InputError(f"{name}: no step is judged and no outcome known, so there is nothing to evaluate")
     everyone, dev_scores, missing = _with_trivial(labelled, scores, dev, train, seed)
     subsets = [_subset(item, subset_of) for item in labelled]
     problem_L = problem_numbers([item.solution.problem for item in labelled])
@@ -134,40 +130,36 @@ def evaluate(
             for scorer in everyone
         ],
     }
-    thresholds: dict[str, Threshold] = {}
+    thresholds: dict[str, Threshold | None] = {}
     replicates: dict[str, dict[str, FloatArray]] = {}
-    tables: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+    tables: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for scorer, answers in everyone.items():
-        thresholds[scorer] = _threshold(scorer, dev, dev_scores, rule)
-        found, replicates[scorer] = _one_scorer(
-            labelled, answers, rows, thresholds[scorer], subsets, bootstrap, problem_L
+        said = dev_scores.get(scorer, ())
+        thresholds[scorer] = threshold_of(scorer, answers, dev, said, rule)
+        found, replicates[scorer] = sections_of(
+            scorer, labelled, answers, rows, thresholds[scorer], subsets, bootstrap, problem_L, dev, said
         )
-        found["sweep"] = _sweep(labelled, answers, thresholds[scorer], dev, dev_scores.get(scorer, ()))
         for section, table in found.items():
-            tables[section][scorer] = table
+            if table is not None or section == "sweep":
+                tables[section][scorer] = table
     differences = _differences(leading, tables, replicates, bootstrap)
-    warnings, notes = remarks(data, scores, tables["steps"], differences)
+    picking = {scorer: answers for scorer, answers in everyone.items() if scorer not in CONSTANT_NAMES}
+    once = {
+        "best_of_n": selection_table(labelled, picking, seed, resamples),
+        "contamination": contamination([item.solution for item in labelled], (item.solution for item in train))
+        if train
+        else None,
+    }
+    warnings, notes = remarks(data, scores, tables, once, differences)
     return {
         **data,
         "warnings": warnings,
         "notes": [*missing, *notes],
         **tables,
+        **once,
         "differences": differences,
         "solutions": shown_solutions(labelled, everyone, thresholds, subsets, leading, shown, seed),
     }
-
-
-_SECTIONS = (
-    "steps",
-    "first_error",
-    "final_answer",
-    "calibration",
-    "by_position",
-    "by_step_count",
-    "lowest_step",
-    "histogram",
-    "sweep",
-)
 
 
 def _settings(leading: str, rule: str, bootstrap: Bootstrap) -> dict[str, Any]:
@@ -194,66 +186,6 @@ def _with_trivial(
         if dev:
             dev_scores[scorer.name] = scorer.score([item.solution for item in dev.labelled])
     return everyone, dev_scores, missing
-
-
-def _threshold(scorer: str, dev: DevSplit | None, dev_scores: Scores, rule: str) -> Threshold:
-    if dev is None or scorer in HARD_NAMES:
-        return Threshold(FIXED_THRESHOLDS[rule], rule)
-    return choose_threshold(dev.labelled, dev_scores[scorer], dev.name, rule)
-
-
-def _one_scorer(
-    labelled: Sequence[Labelled],
-    answers: Sequence[StepScores],
-    rows: StepRows,
-    threshold: Threshold,
-    subsets: Sequence[str],
-    bootstrap: Bootstrap,
-    problem_L: IntArray,
-) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-    probabilities = probabilities_of(rows, answers)
-    steps, replicates = step_table(rows, probabilities, bootstrap)
-    first_error, f1_mean = first_error_table(labelled, answers, threshold, subsets, bootstrap, problem_L)
-    return {
-        "steps": steps,
-        "first_error": first_error,
-        "final_answer": final_answer_table(labelled, answers, bootstrap, problem_L),
-        "calibration": calibration_table(rows, probabilities, bootstrap),
-        "by_position": slice_table(rows, probabilities, rows.step, POSITIONS, bootstrap),
-        "by_step_count": slice_table(rows, probabilities, rows.n_steps, STEP_COUNTS, bootstrap),
-        "lowest_step": lowest_step(answers, [len(item.solution.spans) for item in labelled], problem_L, bootstrap),
-        "histogram": value_histogram(rows, probabilities),
-    }, replicates | {"f1_mean": f1_mean}
-
-
-def _sweep(
-    labelled: Sequence[Labelled],
-    answers: Sequence[StepScores],
-    threshold: Threshold,
-    dev: DevSplit | None,
-    dev_answers: Sequence[StepScores],
-) -> dict[str, Any] | None:
-    """Accuracies along thresholds, thinned for drawing; None where no solution has settled labels."""
-    if not (true_first_errors(labelled) != UNSETTLED).any():
-        return None
-    chosen_on = sweep(dev.labelled, dev_answers, threshold.rule) if dev else None
-    points = (chosen_on or sweep(labelled, answers, threshold.rule)).threshold
-    thin = points[np.unique(np.linspace(0, len(points) - 1, _SWEEP_POINTS).round().astype(int))]
-    thin = np.union1d(thin, [threshold.value])
-    return {
-        "on": threshold.chosen_on,
-        "chosen": threshold.value,
-        "threshold": thin.tolist(),
-        "chosen_on_split": _curves(sweep(dev.labelled, dev_answers, threshold.rule, thin)) if dev else None,
-        "evaluated": _curves(sweep(labelled, answers, threshold.rule, thin)),
-    }
-
-
-def _curves(swept: Sweep) -> dict[str, list[float | None]]:
-    return {
-        key: [None if np.isnan(x) else float(x) for x in getattr(swept, key)]
-        for key in ("error_accuracy", "correct_accuracy", "f1")
-    }
 
 
 def _differences(

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from prm_kit.aggregate import AGGREGATIONS, solution_score
+from prm_kit.aggregate import AGGREGATIONS
 from prm_kit.evaluate.bootstrap import Bootstrap, FloatArray, IntArray
+from prm_kit.evaluate.length import score_or_nan
 from prm_kit.evaluate.metrics import weighted_auroc
 from prm_kit.records import Labelled
 from prm_kit.score import StepScores
@@ -19,17 +20,17 @@ from prm_kit.score import StepScores
 def final_answer_table(
     labelled: Sequence[Labelled], scores: Sequence[StepScores], bootstrap: Bootstrap, problem_L: IntArray
 ) -> dict[str, Any]:
-    """AUROC of the solution score for the final answer, by aggregation (of 1 - p(-1), abstained steps skipped).
+    """AUROC of the solution score for the final answer, by aggregation (of 1 - p(-1), or of unbounded scores).
 
-    Solutions whose final answer nobody checked, and those on which the scorer abstains throughout, are left out; `n`
-    counts the rest. None where only one kind of answer remains.
+    Abstained steps are skipped. Solutions whose final answer nobody checked, and those on which the scorer abstains
+    throughout, are left out; `n` counts the rest. None where only one kind of answer remains.
     """
     table: dict[str, Any] = {}
     for how in AGGREGATIONS:
         rows = [
             (score, item.solution.is_correct, problem)
             for item, answer, problem in zip(labelled, scores, problem_L.tolist(), strict=True)
-            if item.solution.is_correct is not None and (score := solution_score(answer, how)) is not None
+            if item.solution.is_correct is not None and np.isfinite(score := score_or_nan(answer, how))
         ]
         table[how] = _auroc(
             np.array([row[0] for row in rows], dtype=np.float64),

@@ -24,6 +24,7 @@ from prm_kit.score import StepScores
 
 NO_ERROR = -1
 UNSETTLED = -2
+NO_THRESHOLD = {"value": None, "rule": "value", "chosen_on": None, "f1": None, "n": None}
 FAR = 5
 """Distances from the true first error are counted one by one up to this many steps, then together."""
 
@@ -70,13 +71,19 @@ def true_first_errors(labelled: Sequence[Labelled]) -> IntArray:
     return np.array([_true_first_error(item.annotation.values(len(item.solution.spans))) for item in labelled], int)
 
 
-def predicted_first_error(scores: StepScores, threshold: Threshold) -> int | None:
-    """Index of the first step whose score is below the threshold, None if there is none."""
+def below(scores: StepScores, threshold: Threshold) -> FloatArray:
+    """1 where a step's score is below the threshold, 0 elsewhere, per step [S]; a step without a score is not below."""
     numbers = step_numbers(scores, threshold.rule)
-    return next((step for step, x in enumerate(numbers) if x is not None and x < threshold.value), None)
+    return np.array([x is not None and x < threshold.value for x in numbers], dtype=np.float64)
 
 
-def predicted_first_errors(scores: Sequence[StepScores], threshold: Threshold) -> IntArray:
+def predicted_first_error(scores: StepScores, threshold: Threshold | None) -> int | None:
+    """Index of the first step whose score is below the threshold, None if there is none (or no threshold)."""
+    named = below(scores, threshold) if threshold else np.zeros(0)
+    return int(named.argmax()) if named.any() else None
+
+
+def predicted_first_errors(scores: Sequence[StepScores], threshold: Threshold | None) -> IntArray:
     """`predicted_first_error` per solution [L], `NO_ERROR` for None."""
     found = (predicted_first_error(score, threshold) for score in scores)
     return np.array([NO_ERROR if step is None else step for step in found], dtype=int)
@@ -149,7 +156,7 @@ def choose_threshold(
 def first_error_table(
     labelled: Sequence[Labelled],
     scores: Sequence[StepScores],
-    threshold: Threshold,
+    threshold: Threshold | None,
     subsets: Sequence[str],
     bootstrap: Bootstrap,
     problem_L: IntArray,
@@ -159,7 +166,8 @@ def first_error_table(
     Args:
         labelled: The evaluated solutions (L).
         scores: The scorer's answers.
-        threshold: Chosen elsewhere.
+        threshold: Chosen elsewhere; None where there is none (an unbounded scorer without a development split):
+            every figure is then undefined.
         subsets: The subset of each solution.
         bootstrap: Resamples of problems.
         problem_L: Number of each solution's problem.
@@ -168,6 +176,9 @@ def first_error_table(
         The table (keys in `prm_kit.evaluate.evaluation`) and the replicates [R] of `f1_mean`.
     """
     truth, predicted = true_first_errors(labelled), predicted_first_errors(scores, threshold)
+    unsettled = int((truth == UNSETTLED).sum())
+    if threshold is None:
+        truth = np.full_like(truth, UNSETTLED)
     names = sorted(set(subsets))
     hits_L4 = _hits(truth, predicted)
     member = np.array([[subset == name for name in names] for subset in subsets], dtype=float)
@@ -190,8 +201,8 @@ def first_error_table(
     n = int((n_error + n_ok)[-1])
     means = {key: bootstrap.measure(points[key][0], replicates[key], n) for key in ("f1_mean", "f1_weighted_mean")}
     table = {
-        "threshold": threshold.to_json(),
-        "n_unsettled": int((truth == UNSETTLED).sum()),
+        "threshold": threshold.to_json() if threshold else NO_THRESHOLD,
+        "n_unsettled": unsettled,
         "subsets": dict(zip(names, rows, strict=False)),
         "all": rows[-1],
         **means,

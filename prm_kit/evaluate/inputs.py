@@ -41,6 +41,9 @@ def check_inputs(
         if baseline not in scores:
             raise unknown_name("scorer", baseline, scores)
     _check_answers("", labelled, scores)
+    for scorer, answers in scores.items():
+        if rule != "value" and not is_bounded(answers):
+            raise UsageError(f"scorer {scorer!r} is unbounded, so its steps have no {rule!r}; the rule must be 'value'")
     if dev is None:
         return
     lacking = [scorer for scorer in scores if scorer not in dev.scores]
@@ -62,3 +65,10 @@ def _check_answers(where: str, labelled: Sequence[Labelled], scores: Scores) -> 
             check_scores(solutions, answers)
         except InputError as error:
             raise InputError(f"{where}scorer {scorer!r}: {error}") from None
+        if len({answer.is_bounded for answer in answers}) > 1:
+            raise InputError(f"{where}scorer {scorer!r}: some scores are probabilities and others unbounded")
+
+
+def is_bounded(answers: Sequence[StepScores]) -> bool:
+    """Whether a scorer's answers are probabilities, so that classes, calibration and fixed thresholds apply."""
+    return all(answer.is_bounded for answer in answers)

@@ -61,20 +61,25 @@ def step_metrics(label_N: IntArray, probabilities_N3: FloatArray) -> dict[str, f
         found |= {f"precision {label}": precision[index], f"recall {label}": recall[index], f"f1 {label}": f1[index]}
     answered = predicted != ABSTAINED
     value = (probabilities_N3[:, 2] - probabilities_N3[:, 0])[answered]
-    for name, (of, sign, ranking, _) in RANKINGS.items():
-        positive = label_N[answered] == of
-        one_sided = positive.all() or not positive.any()
-        found[name] = np.nan if one_sided else ranking(positive, sign * value)
+    found |= ranking_metrics(label_N[answered], value)
     return {name: number_or_none(found[name]) for name in METRIC_NAMES}
 
 
 def step_table(
-    rows: StepRows, probabilities_N3: FloatArray, bootstrap: Bootstrap
+    rows: StepRows, probabilities_N3: FloatArray, bootstrap: Bootstrap, unbounded_N: FloatArray | None = None
 ) -> tuple[dict[str, Any], dict[str, FloatArray]]:
     """The step-level part of an evaluation for one scorer, and the replicates [R] of its metrics by name.
 
     `prm_kit.evaluate.evaluation` lists the keys of the table.
+
+    Args:
+        rows: Judged steps.
+        probabilities_N3: The scorer's class probabilities, NaN where it abstains.
+        bootstrap: Resamples of problems.
+        unbounded_N: What a scorer without probabilities says, NaN where it abstains: only the rankings are defined.
     """
+    if unbounded_N is not None:
+        return _ranking_table(rows, unbounded_N, bootstrap)
     points = step_metrics(rows.label, probabilities_N3)
     confusion = confusion_counts(rows.label, predicted_classes(probabilities_N3))
     replicates = metric_replicates(rows, probabilities_N3, bootstrap)
@@ -83,16 +88,18 @@ def step_table(
         name: bootstrap.measure(points[name], replicates[name], answered if name in RANKINGS else n)
         for name in METRIC_NAMES
     }
-    classes = {
-        str(label): {
-            **{name: measures.pop(f"{name} {label}") for name in ("precision", "recall", "f1")},
-            "support": int(confusion[index].sum()),
-            "predicted": int(confusion[:, index].sum()),
-        }
-        for index, label in enumerate(LABEL_VALUES)
-    }
-    table = {"n": n, "answered": answered, **measures, "classes": classes, "confusion": confusion.tolist()}
-    return table, replicates
+    table = _table(n, answered, measures, confusion.sum(axis=1), confusion[:, :3].sum(axis=0))
+    return table | {"confusion": confusion.tolist()}, replicates
+
+
+def ranking_metrics(label_N: IntArray, value_N: FloatArray) -> dict[str, float]:
+    """The rankings over answered steps, by name; NaN where there is only one side."""
+    found = {}
+    for name, (of, sign, ranking, _) in RANKINGS.items():
+        positive = label_N == of
+        one_sided = positive.all() or not positive.any()
+        found[name] = np.nan if one_sided else float(ranking(positive, sign * value_N))
+    return found
 
 
 def metric_replicates(rows: StepRows, probabilities_N3: FloatArray, bootstrap: Bootstrap) -> dict[str, FloatArray]:
@@ -138,8 +145,8 @@ def confusion_metrics(counts_R34: FloatArray, present: NDArray[np.bool_]) -> dic
     f1 = ratio(2 * hits, support + predicted)
     found = {
         "accuracy": ratio(hits.sum(axis=1), support.sum(axis=1)),
-        "balanced_accuracy": recall[:, present].mean(axis=1),
-        "macro_f1": f1[:, present].mean(axis=1),
+        "balanced_accuracy": ratio(recall[:, present].sum(axis=1), np.array(float(present.sum()))),
+        "macro_f1": ratio(f1[:, present].sum(axis=1), np.array(float(present.sum()))),
     }
     for index, label in enumerate(LABEL_VALUES):
         found[f"precision {label}"] = precision[:, index]
@@ -163,6 +170,38 @@ def weighted_average_precision(
     found = np.cumsum(right, axis=1)
     precision = np.nan_to_num(ratio(found, found + np.cumsum(wrong, axis=1)))
     return ratio((right * precision).sum(axis=1), found[:, -1])
+
+
+def _ranking_table(
+    rows: StepRows, value_N: FloatArray, bootstrap: Bootstrap
+) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+    """`step_table` of a scorer that ranks steps and knows no classes."""
+    answered = np.isfinite(value_N)
+    label, value, problem = rows.label[answered], value_N[answered], rows.problem[answered]
+    points = ranking_metrics(label, value)
+    replicates = {name: np.full(bootstrap.resamples, np.nan) for name in METRIC_NAMES}
+    replicates |= {name: ranking_replicates(name, label, value, problem, bootstrap) for name in RANKINGS}
+    measures = {
+        name: bootstrap.measure(points.get(name), replicates[name], len(value) if name in RANKINGS else 0)
+        for name in METRIC_NAMES
+    }
+    support = confusion_counts(rows.label, np.full(len(rows), ABSTAINED)).sum(axis=1)
+    return _table(len(rows), len(value), measures, support, None) | {"confusion": None}, replicates
+
+
+def _table(
+    n: int, answered: int, measures: dict[str, dict[str, Any]], support: IntArray, predicted: IntArray | None
+) -> dict[str, Any]:
+    """A step table from its measures by name; those of a class go below the class."""
+    classes = {
+        str(label): {
+            **{name: measures.pop(f"{name} {label}") for name in ("precision", "recall", "f1")},
+            "support": int(support[index]),
+            "predicted": None if predicted is None else int(predicted[index]),
+        }
+        for index, label in enumerate(LABEL_VALUES)
+    }
+    return {"n": n, "answered": answered, **measures, "classes": classes}
 
 
 def _tied_weights(

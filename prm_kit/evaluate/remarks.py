@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prm_kit.evaluate.first_error import NO_ERROR, UNSETTLED, true_first_errors
+from prm_kit.evaluate.inputs import is_bounded
 from prm_kit.evaluate.rows import StepRows
+from prm_kit.evaluate.temperature import at_bound
 from prm_kit.records import LABEL_VALUES, Labelled
 from prm_kit.score import StepScores
 
@@ -50,7 +52,8 @@ def describe_data(
 def remarks(
     data: Mapping[str, Any],
     scores: Mapping[str, Sequence[StepScores]],
-    steps: Mapping[str, Any],
+    tables: Mapping[str, Mapping[str, Any]],
+    once: Mapping[str, Any],
     differences: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[str], list[str]]:
     """Warnings (to be known before a figure is believed) and notes (good to know).
@@ -58,7 +61,8 @@ def remarks(
     Args:
         data: The parts `settings`, `data` and `scorers` of an evaluation.
         scores: The answers of the scorers that were asked about, not of the trivial ones.
-        steps: The step-level tables.
+        tables: The sections by scorer.
+        once: The sections that are there once: best_of_n, contamination.
         differences: Leading scorer minus each other.
     """
     about = data["data"]
@@ -67,16 +71,26 @@ def remarks(
         for where, count in about["shared_problems"].items()
         if count
     ]
+    warnings += _seen_in_training(once["contamination"], "problems")
     warnings += _unbeaten(data, differences)
     for scorer, answers in scores.items():
-        table, values = steps[scorer], {value for answer in answers for value in answer.values}
+        table, values = tables["steps"][scorer], {value for answer in answers for value in answer.values}
+        if not is_bounded(answers):
+            warnings.append(_unbounded(scorer, about["threshold_split"]))
+        temperature = tables["calibration_after"].get(scorer, {}).get("temperature")
+        if temperature and at_bound(temperature["value"]):
+            warnings.append(f"the temperature of {scorer}, {temperature['value']:.3g}, is at the end of the search")
         if len(values) == 1:
             warnings.append(f"{scorer} says the same of every step: {values.pop()}")
         if table["answered"] < table["n"]:
             warnings.append(f"{scorer} abstains on {table['n'] - table['answered']} of {table['n']} judged steps")
     if about["threshold_split"] is None:
-        warnings.append("no development split was given: thresholds are fixed, not chosen")
-    notes = []
+        warnings.append(
+            "no development split was given: thresholds are fixed, not chosen, and no temperature is fitted"
+        )
+    notes = [*_seen_in_training(once["contamination"], "solutions"), *_notes_on_picking(once["best_of_n"])]
+    if not about["judged_steps"]:
+        notes.append("no step is judged: only what final answers say can be measured")
     if about["solutions_unsettled"]:
         notes.append(
             f"{about['solutions_unsettled']} solutions have labels that do not settle the first error (a step up to it,"
@@ -87,6 +101,37 @@ def remarks(
             f"{about['repeated_steps']} judged steps repeat another (same problem, same steps before): counted once"
         )
     return warnings, notes
+
+
+def _seen_in_training(found: Mapping[str, Any] | None, kind: str) -> list[str]:
+    if not found or not found[kind]["sharing"]:
+        return []
+    part, words = found[kind], found["words"]
+    return [
+        f"{part['sharing']} of {part['evaluated']} evaluated {kind} share a run of {words} words with training {kind}, "
+        f"{part['exact']} of them being the same text"
+    ]
+
+
+def _unbounded(scorer: str, split: str | None) -> str:
+    missing = "calibration, predicted classes and votes are refused"
+    if split is None:
+        missing += ", and so is every threshold, because none was chosen on a development split"
+    return f"the scores of {scorer} are unbounded, no probabilities: {missing}"
+
+
+def _notes_on_picking(found: Mapping[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    notes = []
+    if found["sampled"]:
+        notes.append("votes among many candidates are means over drawn subsets, which are unbiased; all else is exact")
+    if len(set(found["problems"])) > 1:
+        of = ", ".join(f"{n:,} at N = {size}" for size, n in zip(found["sizes"], found["problems"], strict=True))
+        notes.append(f"problems have different numbers of solutions, so points of a curve are of different ones: {of}")
+    if not found["stated"]:
+        notes.append("no solution states a final answer, so there are no votes")
+    return notes
 
 
 def _unbeaten(data: Mapping[str, Any], differences: Mapping[str, Mapping[str, Any]]) -> list[str]:

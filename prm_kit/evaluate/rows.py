@@ -65,8 +65,15 @@ def judged_steps(labelled: Sequence[Labelled]) -> StepRows:
     return StepRows(at, steps, of, label, n_steps, int(problems.max(initial=-1)) + 1, n_repeated=judged - len(rows))
 
 
+def values_of(rows: StepRows, scores: Sequence[StepScores]) -> FloatArray:
+    """Values [N] of the judged steps, bounded or not; NaN where the scorer abstains."""
+    values = [score.values for score in scores]
+    at = zip(rows.solution.tolist(), rows.step.tolist(), strict=True)
+    return np.array([values[solution][step] for solution, step in at], dtype=np.float64)
+
+
 def probabilities_of(rows: StepRows, scores: Sequence[StepScores]) -> FloatArray:
-    """Class probabilities [N, 3] of the judged steps; a row of NaN where the scorer abstains."""
+    """Class probabilities [N, 3] of the judged steps; a row of NaN where the scorer abstains or has none."""
     abstained = (np.nan, np.nan, np.nan)
     return np.array(
         [

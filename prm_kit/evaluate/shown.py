@@ -15,7 +15,7 @@ from prm_kit.score import StepScores
 def shown_solutions(
     labelled: Sequence[Labelled],
     scores: Mapping[str, Sequence[StepScores]],
-    thresholds: Mapping[str, Threshold],
+    thresholds: Mapping[str, Threshold | None],
     subsets: Sequence[str],
     leading: str,
     each: int,
@@ -49,7 +49,12 @@ def shown_solutions(
 
 
 def disagreement(item: Labelled, score: StepScores) -> float | None:
-    """Largest |value - label| over steps that are both judged and scored, in [0, 2]; None if there is none."""
+    """Largest |value - label| over steps that are both judged and scored, in [0, 2].
+
+    None if there is none, or the values are unbounded and cannot be compared with labels.
+    """
+    if not score.is_bounded:
+        return None
     labels = item.annotation.values(len(item.solution.spans))
     pairs = zip(score.values, labels, strict=True)
     return max((abs(value - label) for value, label in pairs if value is not None and label is not None), default=None)
@@ -74,7 +79,7 @@ def _shown(item: Labelled, truth: int, subset: str, why: list[str]) -> dict[str,
     }
 
 
-def _said(item: Labelled, score: StepScores, threshold: Threshold) -> dict[str, Any]:
+def _said(item: Labelled, score: StepScores, threshold: Threshold | None) -> dict[str, Any]:
     apart = disagreement(item, score)
     return {
         "values": [None if value is None else round(value, 4) for value in score.values],

@@ -35,7 +35,12 @@ def slice_numbers(value_N: IntArray, starts: tuple[int, ...]) -> IntArray:
 
 
 def slice_table(
-    rows: StepRows, probabilities_N3: FloatArray, of_N: IntArray, starts: tuple[int, ...], bootstrap: Bootstrap
+    rows: StepRows,
+    probabilities_N3: FloatArray,
+    of_N: IntArray,
+    starts: tuple[int, ...],
+    bootstrap: Bootstrap,
+    unbounded_N: FloatArray | None = None,
 ) -> list[dict[str, Any]]:
     """One entry per slice that has judged steps.
 
@@ -45,20 +50,31 @@ def slice_table(
         of_N: What is sliced: step index or number of steps.
         starts: `POSITIONS` or `STEP_COUNTS`.
         bootstrap: Resamples of problems.
+        unbounded_N: The values of a scorer without probabilities; the accuracy is then undefined.
     """
+    value = probabilities_N3[:, 2] - probabilities_N3[:, 0] if unbounded_N is None else unbounded_N
+    hit = (predicted_classes(probabilities_N3) == rows.label).astype(float)
+    hit = hit if unbounded_N is None else np.full(len(rows), np.nan)
     number = slice_numbers(of_N, starts)
     return [
-        {"slice": name, **_one_slice(rows, probabilities_N3, np.flatnonzero(number == index), bootstrap)}
+        {"slice": name, **_one_slice(rows, value, hit, np.flatnonzero(number == index), bootstrap)}
         for index, name in enumerate(slice_names(starts))
         if (number == index).any()
     ]
 
 
-def value_histogram(rows: StepRows, probabilities_N3: FloatArray) -> dict[str, Any]:
-    """Counts of the value p(+1) - p(-1) in equal bins of [-1, 1], apart for each label; abstentions are left out."""
-    value = probabilities_N3[:, 2] - probabilities_N3[:, 0]
+def value_histogram(
+    rows: StepRows, probabilities_N3: FloatArray, unbounded_N: FloatArray | None = None
+) -> dict[str, Any]:
+    """Counts of the value in equal bins, apart for each label; abstentions are left out.
+
+    The bins cover [-1, 1], or what there is of the values of a scorer without probabilities.
+    """
+    value = probabilities_N3[:, 2] - probabilities_N3[:, 0] if unbounded_N is None else unbounded_N
     answered = np.isfinite(value)
     edges = np.linspace(-1.0, 1.0, HISTOGRAM_BINS + 1)
+    if unbounded_N is not None and answered.any():
+        edges = np.histogram_bin_edges(value[answered], HISTOGRAM_BINS)
     counts = {
         str(label): np.histogram(value[answered & (rows.label == label)], bins=edges)[0].tolist()
         for label in LABEL_VALUES
@@ -91,12 +107,12 @@ def lowest_step(
     return {"last": bootstrap.measure(point, replicates, len(place)), "tenths": tenths}
 
 
-def _one_slice(rows: StepRows, probabilities: FloatArray, where: IntArray, bootstrap: Bootstrap) -> dict[str, Any]:
-    label, problem, inside = rows.label[where], rows.problem[where], probabilities[where]
-    value = inside[:, 2] - inside[:, 0]
+def _one_slice(
+    rows: StepRows, value_N: FloatArray, hit_N: FloatArray, where: IntArray, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    label, problem, value = rows.label[where], rows.problem[where], value_N[where]
     answered = np.isfinite(value)
-    hit = (predicted_classes(inside) == label).astype(float)
-    columns = [np.ones(len(where)), hit]
+    columns = [np.ones(len(where)), hit_N[where]]
     for of in LABEL_VALUES:
         counted = answered & (label == of)
         columns += [counted.astype(float), np.where(counted, np.nan_to_num(value), 0.0)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +46,7 @@ def row_output(path: Path) -> AbstractContextManager[WriteRow]:
 
 @contextmanager
 def _json_file(path: Path, *, array: bool) -> Iterator[WriteRow]:
-    with whole_file(path, "wb") as raw:
-        # mtime 0 and no name: the same rows give the same bytes.
-        packed = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") if path.suffix == ".gz" else None
-        file: Any = packed or raw
+    with whole_file(path, "wb") as raw, _packed(raw) if path.suffix == ".gz" else nullcontext(raw) as file:
         first = True
 
         def write(line: bytes) -> None:
@@ -60,8 +57,11 @@ def _json_file(path: Path, *, array: bool) -> Iterator[WriteRow]:
         yield write
         if array:
             file.write(b"[]\n" if first else b"\n]\n")
-        if packed is not None:
-            packed.close()
+
+
+def _packed(raw: Any) -> gzip.GzipFile:
+    """A file whose bytes depend on the rows alone: no time, no name."""
+    return gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="")
 
 
 @contextmanager

@@ -65,42 +65,44 @@ def read_blocks(path: Path, layout: StepsLayout, block_bytes: int = BLOCK_BYTES)
     number = 1
     try:
         for data in _blocks(path, block_bytes):
-            lines = data.split(b"\n")
-            yield _read_lines(lines, str(path), number, layout)
-            number += len(lines)
+            ends = _line_ends(data)
+            yield _read_lines(data, ends, str(path), number, layout)
+            number += len(ends)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
 
 
 def _blocks(path: Path, block_bytes: int) -> Iterator[bytes]:
     with cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb") as file:
-        rest: list[bytes] = []
-        while data := file.read(block_bytes):
-            end = data.rfind(b"\n")
-            if end < 0:
-                rest.append(data)
-                continue
-            yield b"".join([*rest, data[:end]])
-            rest = [data[end + 1 :]]
-        if last := b"".join(rest):
-            yield last
+        while data := file.read(block_bytes) + file.readline():
+            yield data
 
 
-def _read_lines(lines: list[bytes], file: str, first_number: int, layout: StepsLayout) -> Block:
-    regular = regular_rows(lines, layout)
+def _line_ends(data: bytes) -> list[int]:
+    ends = []
+    end = data.find(b"\n")
+    while end >= 0:
+        ends.append(end)
+        end = data.find(b"\n", end + 1)
+    return ends if data.endswith(b"\n") else [*ends, len(data)]
+
+
+def _read_lines(data: bytes, ends: list[int], file: str, first_number: int, layout: StepsLayout) -> Block:
+    regular = regular_rows(data, ends, layout)
     made = step_records(regular, layout)
-    block = Block(len(lines), made.solutions, made.annotations, seen=made.seen)
+    block = Block(len(ends), made.solutions, made.annotations, seen=made.seen)
     if made.repeated:
         block.notes[REPEATED] = made.repeated
-    taken = np.zeros(len(lines), dtype=bool)
+    taken = np.zeros(len(ends), dtype=bool)
     taken[regular.row] = True
     orders = [regular.row], [made.judged]
     batches = [block.solutions], [block.annotations]
     for row in np.flatnonzero(~taken).tolist():
-        if not lines[row].strip():
+        line = data[ends[row - 1] + 1 if row else 0 : ends[row]]
+        if not line.strip():
             block.rows -= 1
             continue
-        one = _read_line(lines[row], file, first_number + row, layout)
+        one = _read_line(line, file, first_number + row, layout)
         if isinstance(one, BadRow):
             block.rejects.append(one)
             continue

@@ -6,7 +6,7 @@ A row counts as regular only if `steps.read_row` would surely accept it; all oth
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -58,49 +58,60 @@ _TABLE = pa.schema(
 
 _META = pa.schema([("rest", pa.string()), ("generator", pa.string()), ("human", pa.bool_()), ("branch", pa.int32())])
 
-_EMPTY = b"{"
-
-
-def regular_rows(lines: list[bytes], layout: StepsLayout) -> Columns:
+def regular_rows(data: bytes, ends: Sequence[int], layout: StepsLayout) -> Columns:
     """Parse the lines that need no second look. Arrow is strict: a wrong type or key fails the whole block.
 
     Args:
-        lines: At least one line, without line ends.
+        data: Lines.
+        ends: Where each line ends; the next one begins one byte later.
         layout: The options of the format.
     """
-    heads, tails = _cut_meta(lines)
+    nothing = Columns(empty(_TABLE), empty(_META), np.zeros(0, dtype=np.int64))
+    body, metas, rows = _blank_meta(data, ends)
     codes: dict[bytes, int] = {}
-    code = np.array([codes.setdefault(tail, len(codes)) for tail in tails], dtype=np.int64)
-    metas = pa.RecordBatch.from_pylist([_read_meta(tail, layout) for tail in codes], schema=_META)
-    body = b"}\n".join(heads) + b"}\n"
+    code = pa.array([codes.setdefault(meta, len(codes)) for meta in metas], pa.int32())
     try:
-        body.decode("utf-8")
+        if not data.isascii():
+            data.decode("utf-8")
         table = pj.read_json(
             pa.BufferReader(body),
             read_options=pj.ReadOptions(use_threads=False, block_size=len(body) + 1),
             parse_options=pj.ParseOptions(explicit_schema=_TABLE, unexpected_field_behavior="error"),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError):
-        table = _TABLE.empty_table()
-    if len(table) != len(lines):
-        return Columns(empty(_TABLE), empty(_META), np.zeros(0, dtype=np.int64))
+        return nothing
+    if not rows or len(table) != len(rows):
+        return nothing
     (batch,) = table.combine_chunks().to_batches()
-    rows = Columns(batch, metas.take(pa.array(code)), np.arange(len(lines)))
-    rows = rows.where(_is_complete(rows))
-    return rows.where(_agrees(rows))
+    read = pa.RecordBatch.from_pylist([_read_meta(meta, layout) for meta in codes], schema=_META)
+    columns = Columns(batch, read.take(code), np.array(rows))
+    columns = columns.where(_is_complete(columns))
+    return columns.where(_agrees(columns))
 
 
-def _cut_meta(lines: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """Cut `meta`, the last key, off each line; a line without it becomes an empty object.
+def _blank_meta(data: bytes, ends: Sequence[int]) -> tuple[bytearray, list[bytes], list[int]]:
+    """Overwrite `meta`, the last key, in each line with spaces, and every line without it: nothing is copied twice.
 
     The marker cannot stand inside a JSON string, where its quotes would be escaped.
+
+    Returns:
+        The text; of each line left what followed the marker, the line's closing brace included; and its number.
     """
-    marker = b', "meta": ' if b', "meta": ' in lines[0] else b',"meta":'
-    parts = [line.rpartition(marker) for line in lines]
-    heads, tails = [head for head, _, _ in parts], [tail for _, _, tail in parts]
-    if {head[:1] for head in heads} != {b"{"}:
-        heads = [head if head[:1] == b"{" else _EMPTY for head in heads]
-    return heads, tails
+    marker = b', "meta": ' if b', "meta": ' in data else b',"meta":'
+    body, metas, rows, start = bytearray(data), [], [], 0
+    for row, end in enumerate(ends):
+        cut = data.rfind(marker, start, end)
+        if cut < 0 or data[start] != _BRACE:
+            body[start:end] = b" " * (end - start)
+        else:
+            metas.append(data[cut + len(marker) : end])
+            rows.append(row)
+            body[cut:end] = b"}".ljust(end - cut)
+        start = end + 1
+    return body, metas, rows
+
+
+_BRACE = ord("{")
 
 
 def _read_meta(tail: bytes, layout: StepsLayout) -> dict[str, Any]:

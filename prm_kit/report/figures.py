@@ -62,8 +62,10 @@ def reliability(table: Mapping[str, Any], labels: Mapping[str, int]) -> Markup:
 
 def value_by(slices: Sequence[Mapping[str, Any]], x_label: str) -> Markup:
     """Mean value of steps by slice, apart for each label, with intervals."""
-    plot = _sliced(f"Mean value by {x_label}", slices, (-1.0, 1.0), x_label, "mean value")
-    plot.y_ticks([(-1, f"{signed(-1, 0)}"), (-0.5, signed(-0.5, 1)), (0, "0"), (0.5, "+0.5"), (1, "+1")])
+    reached = [x for one in slices for figure in one["mean_value"].values() for x in _known(figure)]
+    low, high = _range(reached)
+    plot = _sliced(f"Mean value by {x_label}", slices, (low, high), x_label, "mean value")
+    plot.y_ticks(_value_ticks(low, high))
     for label, (kind, shape) in SERIES.items():
         found = [(float(i), slice_["mean_value"][label], slice_["slice"]) for i, slice_ in enumerate(slices)]
         _series(plot, found, kind, shape, f"label {label_text(label)}", lambda figure: signed(figure["value"]))
@@ -83,12 +85,12 @@ def auroc_by(slices: Sequence[Mapping[str, Any]], x_label: str) -> Markup:
 def histogram(table: Mapping[str, Any]) -> Markup:
     """Histogram of the value, one row per label that has steps; heights are shares of the label's steps."""
     rows = [(label, table["counts"][label]) for label in SERIES if sum(table["counts"][label])]
-    plot = Plot("Values by label", (-1, 1), (0, max(len(rows), 1)), "value p(+1) − p(−1)", "share of the label's steps")
-    plot.x_ticks([(-1, signed(-1, 0)), (-0.5, signed(-0.5, 1)), (0, "0"), (0.5, "+0.5"), (1, "+1")])
     edges = table["edges"]
+    plot = Plot("Values by label", (edges[0], edges[-1]), (0, max(len(rows), 1)), "value", "share of the label's steps")
+    plot.x_ticks(_value_ticks(edges[0], edges[-1]))
     for index, (label, counts) in enumerate(rows):
         floor, total, peak = len(rows) - 1 - index, sum(counts), max(counts)
-        plot.rule((-1, 1), (floor, floor), "grid")
+        plot.rule((edges[0], edges[-1]), (floor, floor), "grid")
         plot.y_ticks([(floor + 0.4, label_text(label))], grid=False)
         for left, right, count in zip(edges, edges[1:], counts, strict=False):
             if count:
@@ -105,7 +107,9 @@ def threshold_sweep(table: Mapping[str, Any], threshold: Mapping[str, Any]) -> M
     low, high = min(-1.0 if threshold["rule"] == "value" else 0.0, xs[0]), max(1.0, xs[-1])
     plot = Plot(f"Threshold: {threshold_text(threshold)}", (low, high), (0, 1), f"threshold ({threshold['rule']})", "%")
     plot.y_ticks(_PERCENT)
-    plot.x_ticks([(tick, signed(tick, 1)) for tick in (-1.0, -0.5, 0.0, 0.5, 1.0) if low <= tick <= high])
+    plot.x_ticks(
+        [(x, text) for x, text in _value_ticks(-1.0, 1.0) if low <= x] if high <= 2 else _value_ticks(low, high)
+    )
     plot.rule((chosen, chosen), (0, 1), "chosen")
     for part, kinds in (
         ("chosen_on_split", {"error_accuracy": "wrong long", "correct_accuracy": "right", "f1": "model"}),
@@ -142,6 +146,23 @@ def lowest_place(table: Mapping[str, Any]) -> Markup:
         words = f"{index * 10} to {index * 10 + 10} % of the way: {100 * count / total:.1f} % of solutions, n = {count}"
         plot.bar((index / 10, index / 10 + 0.1), (0, count / total), "model", words)
     return plot.markup()
+
+
+def _known(figure: Mapping[str, Any]) -> list[float]:
+    return [figure[key] for key in ("value", "low", "high") if figure[key] is not None]
+
+
+def _range(values: Sequence[float]) -> Point:
+    """[-1, 1], or what values without bounds reach."""
+    low, high = min(values, default=-1.0), max(values, default=1.0)
+    return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, high)
+
+
+def _value_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Five ticks from end to end."""
+    digits = 1 if high - low < 20 else 0
+    ticks = [low + (high - low) * k / 4 for k in range(5)]
+    return [(x, signed(x, digits)) for x in ticks]
 
 
 def _sliced(title: str, slices: Sequence[Mapping[str, Any]], y: Point, x_label: str, y_label: str) -> Plot:

@@ -22,7 +22,11 @@ from markupsafe import Markup
 import prm_kit.report.figures as figures
 from prm_kit import __version__
 from prm_kit.files import whole_file
-from prm_kit.report.tables import Cell, label_text, plain, share, signed, tables_of, threshold_text
+from prm_kit.report.evaluation_tables import tables_of
+from prm_kit.report.selection_figure import selection_figure
+from prm_kit.report.tables import Cell, label_text, plain, share, signed, threshold_text
+
+_UNDEFINED: Mapping[str, Any] = {"value": None, "low": None, "high": None, "n": 0}
 
 Key = tuple[str, str, str]
 """CSS class, shape, words: one entry of a figure's legend."""
@@ -81,6 +85,7 @@ def render(data: Mapping[str, Any]) -> str:
         tables={table.key: table for table in tables_of(data)},
         tiles=_tiles(data),
         headline=figures.headline_figure(data),
+        selection=selection_figure(data),
         figures={scorer["name"]: _figures(data, scorer["name"]) for scorer in data["scorers"]},
         whys=list(dict.fromkeys(why for solution in data["solutions"] for why in solution["why"])),
         scale=[x / 5 for x in range(-5, 6)],
@@ -114,7 +119,11 @@ def _figures(data: Mapping[str, Any], scorer: str) -> list[Figure]:
         (kind, shape, f"label {label_text(label)}") for label, (kind, shape) in figures.SERIES.items() if labels[label]
     ]
     drawn = [
-        Figure("Reliability", figures.reliability(data["calibration"][scorer], labels), keys, "Bins of equal mass."),
+        Figure(title, figures.reliability(data[section][scorer], labels), keys, "Bins of equal mass.")
+        for section, title in (("calibration", "Reliability"), ("calibration_after", "Reliability at the temperature"))
+        if scorer in data[section]
+    ]
+    drawn += [
         Figure("Values by label", figures.histogram(data["histogram"][scorer]), keys),
         Figure("Value by position", figures.value_by(data["by_position"][scorer], position), keys),
         Figure("Wrong steps found, by position", figures.auroc_by(data["by_position"][scorer], position)),
@@ -148,7 +157,12 @@ def _tiles(data: Mapping[str, Any]) -> list[Tile]:
         ("First-error F1, mean over subsets", lambda name: data["first_error"][name]["f1_mean"], share, True),
         ("AUROC of wrong steps", lambda name: data["steps"][name]["auroc_wrong"], share, True),
         ("Macro-F1 of step labels", lambda name: data["steps"][name]["macro_f1"], share, True),
-        ("Brier score (lower is better)", lambda name: data["calibration"][name]["brier"], plain, False),
+        (
+            "Brier score (lower is better)",
+            lambda name: data["calibration"].get(name, {}).get("brier", _UNDEFINED),
+            plain,
+            False,
+        ),
     ]
     leading = data["settings"]["leading"]
     baselines = [scorer["name"] for scorer in data["scorers"] if scorer["role"] == "baseline"]

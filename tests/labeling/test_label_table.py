@@ -1,6 +1,7 @@
 import pytest
 
 from labeling.label_table import NAMED_NONE, label_table
+from labeling.labeler import WITHDRAWN
 from prm_kit.errors import InputError
 from prm_kit.ledger import Ledger
 from prm_kit.records import Annotation, Rater, Solution, StepLabel, step_hash
@@ -27,6 +28,16 @@ def test_of_several_annotations_by_one_rater_the_last_counts(ledger_of):
     ledger = ledger_of({"ann": [[0, None]]}, time="2026-01-01T00:00:00Z")
     table = label_table(View(ledger=ledger))
     assert table.labels.select("step", "value").rows() == [(0, 0)]
+
+
+def test_a_rater_who_took_everything_back_is_as_if_never_asked(ledger_of):
+    ledger = ledger_of({"ann": [[1, -1], [1, 1]], "judge j": [[1, 0], [1, 1]]})
+    for said in [a for a in ledger.current() if a.rater.name == "ann"]:
+        ledger.append([Annotation(said.solution_id, said.rater, (), flags=(WITHDRAWN,))])
+    table = label_table(View(ledger=ledger))
+    assert table.raters["label"].to_list() == ["judge j"]
+    assert table.annotations["flags"].to_list() == [[], []]
+    assert table.labels["value"].to_list() == [1, 0, 1, 1]
 
 
 def test_problems_that_differ_in_case_and_white_space_are_one(tmp_path):

@@ -160,6 +160,7 @@ def test_spending_elsewhere_needs_a_limit_or_a_yes(rows, tmp_path):
         (["--base-url", "http://judge.example.org/v1"], "--insecure"),
         (["--prompt", "facts"], "Did you mean 'facets.en'"),
         (["--structured", "json_shema"], "Did you mean 'json_schema'"),
+        (["--structured", "json_object", "--prompt", "processbench"], "json_schema_bounded"),
         (["--set", "temprature=1"], "did you mean 'temperature'"),
         (["--set", "top_p=7"], "top_p"),
         (["--key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY is empty or not set"),

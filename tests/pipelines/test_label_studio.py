@@ -116,7 +116,8 @@ def test_a_queue_gives_the_order_and_the_choice(server, tmp_path):
 
 @pytest.mark.parametrize(
     ("lines", "reason"),
-    [("x", "queue.jsonl:1"), ('{"solution_id": "a"}', "queue.jsonl:1: solution a is neither in the inputs nor"),
+    [("x", "queue.jsonl:1"), ('{"solution_id": ["a"]}', "queue.jsonl:1: not an object"),
+     ('{"solution_id": "a"}', "queue.jsonl:1: solution a is neither in the inputs nor"),
      ('{"solution_id": "a"}\n{"solution_id": "a"}', "in line 1 already")],
 )  # fmt: skip
 def test_a_bad_queue_is_refused_with_its_line(tmp_path, lines, reason):

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from prm_kit.errors import InputError, UsageError
@@ -65,8 +66,17 @@ def test_without_a_state_there_is_nothing_to_load(tmp_path):
 def test_a_damaged_state_is_refused_by_name(tmp_path):
     one = state(tmp_path)
     one.save()
-    (latest_state(tmp_path) / "weights.safetensors").write_bytes(b"no")
+    [file] = (latest_state(tmp_path) / "weights").iterdir()
+    file.write_bytes(b"no")
     with pytest.raises(InputError, match=r"update-0000000-line-0000000: this saved state cannot be read"):
+        state(tmp_path).load()
+
+
+def test_weights_that_are_not_all_there_are_refused(tmp_path):
+    one = state(tmp_path)
+    one.save()
+    save_file({"weight": torch.zeros(2, 2)}, next((latest_state(tmp_path) / "weights").iterdir()))
+    with pytest.raises(InputError, match=r"cannot be read.*bias"):
         state(tmp_path).load()
 
 
@@ -78,7 +88,7 @@ def test_a_saved_state_holds_no_code(tmp_path):
         def __reduce__(self):
             return print, ("run",)
 
-    torch.save(Hostile(), latest_state(tmp_path) / "optimizer.pt")
+    torch.save(Hostile(), latest_state(tmp_path) / "random-0.pt")
     with pytest.raises(InputError, match=r"cannot be read"):
         state(tmp_path).load()
 

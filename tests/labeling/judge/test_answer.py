@@ -151,6 +151,24 @@ def test_a_critics_last_index_counts(text, first_error):
 
 
 @pytest.mark.parametrize(
+    ("text", "judged", "first_error"),
+    [
+        (r'{"analysis": "it ends in \\boxed{2}", "boxed_index": 1}', True, 1),
+        (r' {"analysis": "fine", "boxed_index": -1} ', True, None),
+        (r'<think>{"boxed_index": 0}</think>{"analysis": "", "boxed_index": 2}', True, 2),
+        (r'{"analysis": "the step says \\boxed{2}, and', False, None),
+        (r'{"analysis": "\\boxed{2}", "boxed_index": 3}', False, None),
+        (r'{"analysis": "\\boxed{2}", "boxed_index": true}', False, None),
+        (r'{"boxed_index": "1"}', False, None),
+        (r'The step says {"boxed_index": 2}.', False, None),
+    ],
+)
+def test_a_critics_object_says_the_index_and_a_box_within_it_does_not(text, judged, first_error):
+    reading = read_index(text, 3)
+    assert (reading.judged, reading.first_error) == (judged, first_error)
+
+
+@pytest.mark.parametrize(
     "text", ["", "1", r"\boxed{3}", r"\boxed{-2}", r"\boxed{one}", r"\boxed{1.5}", r"\boxed{99999999}"]
 )
 def test_an_index_that_no_paragraph_has_is_unreadable(text):

@@ -102,7 +102,7 @@ def test_votes_are_stored_as_shares_and_a_tie_is_no_label(scripted, judge_at):
 
 def test_the_critic_labels_up_to_the_first_error(scripted, judge_at):
     server = scripted()
-    [annotation] = label(judge_at(server, prompt="processbench"), SOLUTION)
+    [annotation] = label(judge_at(server, prompt="processbench", form="text"), SOLUTION)
     assert values(annotation) == (1, 1, -1, None)
     assert annotation.first_error == 2
     assert annotation.meta["first_errors"] == [2]

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from labeling.judge.client import EndpointError, Patience
-from labeling.judge.probe import noted_form, probe
+from labeling.judge.probe import EXAMPLE, noted_form, probe
 from labeling.judge.structured import LADDER
 from tests.labeling.judge.scripted_server import completion
 
@@ -15,7 +15,7 @@ def form_of(body):
     return given["type"]
 
 
-def probed(judge, forms=LADDER):
+def probed(judge, forms=None):
     return asyncio.run(probe(judge.connection, judge.prompt, judge.settings, forms))
 
 
@@ -58,6 +58,16 @@ def test_a_critic_answers_in_text(scripted, judge_at):
     server = scripted()
     assert probed(judge_at(server, prompt="processbench")) == "text"
     assert "response_format" not in server.requests[0]
+
+
+def test_a_critic_that_is_held_to_a_schema_labels_by_its_index(scripted, judge_at):
+    said = completion('{"analysis": "step 1 is off", "boxed_index": 1}')
+    server = scripted(lambda number, steps, body: {"body": said})
+    judge = judge_at(server, prompt="processbench", form="json_schema")
+    assert probed(judge, ("json_schema",)) == "json_schema"
+    (annotation,) = judge.label([EXAMPLE])
+    assert [label.value for label in annotation.labels] == [1, -1]
+    assert server.requests[-1]["response_format"]["json_schema"]["name"] == "first_error"
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500])

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeling.judge.structured import LADDER, facets_schema, objects_in, response_format
+from labeling.judge.structured import LADDER, facets_schema, forms_for, objects_in, response_format
+from prm_kit.errors import UsageError
 
 
 def test_a_schema_asks_for_exactly_as_many_entries_as_there_are_steps():
@@ -18,8 +19,26 @@ def test_a_schema_asks_for_exactly_as_many_entries_as_there_are_steps():
 
 
 def test_the_ladder_goes_from_strict_to_nothing():
-    types = [(response_format(form, 3) or {"type": None})["type"] for form in LADDER]
+    types = [(response_format(form, "facets", 3) or {"type": None})["type"] for form in LADDER]
     assert types == ["json_schema", "json_schema", "json_object", None]
+
+
+def test_a_critic_can_only_name_a_step_that_there_is_or_none():
+    schema = response_format("json_schema_bounded", "first_error", 3)["json_schema"]["schema"]
+    assert list(schema["properties"]) == schema["required"] == ["analysis", "boxed_index"]  # it thinks first
+    assert schema["properties"]["boxed_index"]["enum"] == [-1, 0, 1, 2]
+    assert "maxLength" in str(schema)
+    assert "maxLength" not in str(response_format("json_schema", "first_error", 3))
+
+
+def test_a_critic_answers_in_text_unless_a_schema_is_asked_for():
+    assert forms_for("facets") == LADDER
+    assert forms_for("facets", "text") == forms_for("first_error") == ("text",)
+    assert forms_for("first_error", "json_schema") == ("json_schema",)
+    with pytest.raises(UsageError, match="json_schema_bounded"):
+        forms_for("first_error", "json_object")
+    with pytest.raises(UsageError, match="yaml"):
+        forms_for("facets", "yaml")
 
 
 @pytest.mark.parametrize(

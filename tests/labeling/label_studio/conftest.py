@@ -15,6 +15,8 @@ class FakeStudio:
     None (works), "before" (breaks off before it is done), "after" (done, but the answer is lost), "half" (an import
     that stored half, an export that ends early)."""
 
+    url = "http://127.0.0.1:1/"
+
     def __init__(self):
         self.made = []
         self.rows = []
@@ -40,7 +42,7 @@ class FakeStudio:
         return list(self.made)
 
     def create_project(self, title, description, guide, label_config, overlap):
-        project = Project(len(self.made) + 1, title, description, label_config, overlap, 0)
+        project = Project(len(self.made) + 1, title, description, label_config, overlap, 0, "2026-11-21")
         self.made.append(project)
         return project
 
@@ -93,6 +95,10 @@ class FakeStudio:
 
     def invite_link(self):
         return "http://127.0.0.1:1/user/signup/?token=x"
+
+    def remove(self, annotation):
+        for row in self.rows:
+            row["annotations"] = [there for there in row["annotations"] if there is not annotation]
 
     def annotate(self, uid, values, user=1, at="2026-11-21T10:00:00.000000Z", **fields):
         """Label a task as the page does: `values` by column, None leaves the step open."""

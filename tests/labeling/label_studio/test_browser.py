@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from labeling.label_studio.interface import keys
 from labeling.label_studio.tasks import windows
+from labeling.label_studio.wording import WORDING
 from pipelines import cli
 from prm_kit.ledger import Ledger
-from prm_kit.records import Solution
+from prm_kit.records import Annotation, Rater, Solution
 
 pytestmark = [
     pytest.mark.label_studio,
@@ -37,6 +38,14 @@ def browser():
     opened = webdriver.Chrome(options=options, service=service)
     yield opened
     opened.quit()
+
+
+@pytest.fixture(scope="module")
+def person(real_server, browser):
+    """Somebody who has logged in."""
+    made = Person(browser, real_server)
+    made.log_in()
+    return made
 
 
 class Person:
@@ -82,8 +91,21 @@ class Person:
             chain = chain.key_up(special[name])
         chain.perform()
 
+    def strike(self, letter, place):
+        """Press a key as a keyboard of another layout does: the letter, and where it lies on an American one."""
+        key = {"key": letter, "code": f"Key{place.upper()}", "windowsVirtualKeyCode": ord(letter.upper())}
+        for kind, more in (("keyDown", {"text": letter}), ("keyUp", {})):
+            self.browser.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": kind, **key, **more})
+
     def checked(self):
         return len(self.find(".prm-step .ant-radio-checked"))
+
+    def chosen(self):
+        """By step what the button says that is chosen, None where none is."""
+        return [
+            next((choice.text for choice in step.find_elements("css selector", ".ant-radio-wrapper-checked")), None)
+            for step in self.find(".prm-step")
+        ]
 
     def start(self, project):
         self.browser.get(f"{self.server.url}/projects/{project}/data?labeling=1")
@@ -132,7 +154,7 @@ def solutions():
     return [*made, Solution.from_steps("Hostile <img src=x onerror=alert(1)>", hostile, reference_answer="<b>4</b>")]
 
 
-def test_labels_given_by_keyboard_are_exactly_those_in_the_ledger(real_server, browser, tmp_path):
+def test_labels_given_by_keyboard_are_exactly_those_in_the_ledger(real_server, browser, person, tmp_path):
     made = solutions()
     path = tmp_path / "ledger.sqlite"
     with Ledger(path) as ledger:
@@ -143,8 +165,6 @@ def test_labels_given_by_keyboard_are_exactly_those_in_the_ledger(real_server, b
     choose = random.Random(0)
     wanted = {s.id: tuple(choose.choice((-1, 0, 1)) for _ in s.spans) for s in made}
 
-    person = Person(browser, real_server)
-    person.log_in()
     person.start(pushed["project"])
     for solution in made:
         for window in windows(len(solution.spans)):
@@ -173,7 +193,7 @@ def test_labels_given_by_keyboard_are_exactly_those_in_the_ledger(real_server, b
     assert hosts == {real_server.url.split("/")[2]}
 
 
-def test_a_page_with_an_open_step_is_not_submitted_and_one_that_needs_none_is(real_server, browser, tmp_path):
+def test_a_page_with_an_open_step_is_not_submitted_and_one_that_needs_none_is(real_server, person, tmp_path):
     solution = Solution.from_steps("Two steps", ["a", "b"])
     numbers = {}
     for policy in ("all", "first-error"):
@@ -181,8 +201,6 @@ def test_a_page_with_an_open_step_is_not_submitted_and_one_that_needs_none_is(re
             ledger.append((), [solution])
         words = ("push", "-o", tmp_path / policy, "--project", policy, "--policy", policy, "--data", real_server.data)
         numbers[policy] = call(*words, "--ledger", tmp_path / f"{policy}.sqlite")["project"]
-    person = Person(browser, real_server)
-    person.log_in()
     (window,) = windows(2)
     person.start(numbers["all"])
     person.label("Two", 2, window, [-1])
@@ -195,3 +213,42 @@ def test_a_page_with_an_open_step_is_not_submitted_and_one_that_needs_none_is(re
     for policy, stored in (("all", 0), ("first-error", 1)):
         words = ("pull", "-o", tmp_path / policy, "--project", policy, "--ledger", tmp_path / f"{policy}.sqlite")
         assert call(*words, "--data", real_server.data)["stored"] == stored
+
+
+def test_a_chinese_azerty_page_is_filled_in_beforehand_and_the_ledger_says_what_was_only_accepted(
+    real_server, person, tmp_path
+):
+    path, judge = tmp_path / "ledger.sqlite", Rater("judge", "m", "1")
+    accepted, changed = (Solution.from_steps(f"{name} $x^2$", ["a", "b", "c"]) for name in ("Accepted", "Changed"))
+    with Ledger(path) as ledger:
+        judged = [Annotation.of(accepted, judge, [1, -1, 0]), Annotation.of(changed, judge, [1, -1, None])]
+        ledger.append(judged, [accepted, changed])
+    where = ("--data", real_server.data, "--ledger", path, "--project", "azerty")
+    page = ("--language", "zh", "--keyboard", "azerty", "--predictions", "judge:m")
+    pushed = call("push", "-o", tmp_path / "push", *where, *page)
+    assert pushed["predictions"] == 2
+    right, neutral, wrong = WORDING["zh"].right, WORDING["zh"].neutral, WORDING["zh"].wrong
+
+    person.start(pushed["project"])
+    person.until(lambda: person.checked() == 3, "a page that is filled in")
+    assert "Accepted" in person.find(".prm-box")[0].text
+    assert WORDING["zh"].step.format(number=1, total=3) in person.find(".prm-step")[0].text
+    assert person.chosen() == [f"{right} [A]", f"{wrong} [X]", f"{neutral} [D]"]
+    person.press("+".join(SUBMIT))
+    person.until(lambda: "Changed" in person.find(".prm-box")[0].text and person.checked() == 2, "the second page")
+    person.strike("s", place="s")  # step 2: 0 instead of -1
+    person.strike("e", place="e")  # step 3: +1
+    person.strike("q", place="a")  # step 1: 0, and ...
+    person.strike("a", place="q")  # ... +1 again: where these letters lie is what tells azerty from qwerty
+    person.until(lambda: person.chosen() == [f"{right} [A]", f"{neutral} [S]", f"{right} [E]"], "the labels")
+    person.press("+".join(SUBMIT))
+    person.until(lambda: not person.find(".prm-step"), "the end")
+
+    assert call("pull", "-o", tmp_path / "pull", *where)["stored"] == 2
+    with Ledger(path) as ledger:
+        found = {a.solution_id: a for a in ledger.current() if a.rater.kind == "human"}
+    assert found[accepted.id].values(3) == (1, -1, 0)
+    assert found[accepted.id].meta["label_studio"]["origin"] == dict.fromkeys("012", "prediction")
+    assert found[changed.id].values(3) == (1, 0, 1)
+    origin = found[changed.id].meta["label_studio"]["origin"]
+    assert origin == {"0": "prediction-changed", "1": "prediction-changed"}

@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 
 from labeling.label_studio.joining import DISAGREES, EDITED, INCOMPLETE, IncompleteError, join, newest
 from labeling.label_studio.results import WindowLabels
+from labeling.label_studio.studio import Project
 from labeling.label_studio.tasks import windows
 from prm_kit.errors import InputError
 from prm_kit.records import Rater, Solution, check_annotation
 
 ANN = Rater("human", "ann", "page-1-all")
+PROJECT = Project(3, "steps", "", "", 1, 0, "2026-11-21")
 LONG = Solution.from_steps("p", [f"step {i}" for i in range(30)])
 SHORT = Solution.from_steps("p", [f"step {i}" for i in range(4)])
 
@@ -42,7 +44,7 @@ def labels_of(solution, values, index=0, **fields):
 
 
 def joined(solution, found, policy="all", partial=False):
-    annotation = join(solution, found, ANN, policy, 3, {1: "ann", 2: "bob"}, partial)
+    annotation = join(solution, found, ANN, policy, PROJECT, {1: "ann", 2: "bob"}, partial)
     check_annotation(solution, annotation)
     return annotation
 
@@ -58,6 +60,7 @@ def test_windows_of_one_annotator_are_one_annotation():
         "steps": 30,
         "label_studio": {
             "project": 3,
+            "made": "2026-11-21",
             "tasks": [100, 101, 102],
             "annotations": [200, 201, 202],
             "unique_ids": ["u0", "u1", "u2"],

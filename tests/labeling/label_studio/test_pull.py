@@ -27,6 +27,11 @@ class Desk:
         options = {"name_of": lambda email: email.split("@")[0], "patience": 1} | fields
         return pull(self.studio, self.project, self.page, self.ledger, self.export, **options)[0]
 
+    def status(self):
+        return status(
+            self.studio, self.project, self.page, self.ledger.solution, self.export, lambda email: email.split("@")[0]
+        )
+
     def labels(self):
         return {
             (a.solution_id, a.rater.name): [label.value for label in a.labels]
@@ -113,6 +118,13 @@ def test_windows_of_different_people_are_reported_incomplete_and_not_mixed(desk,
         ("ann", "steps 10 to 19 are not labelled yet"),
         ("bob", "steps 0 to 9 are not labelled yet"),
     ]
+    first, second = (row["id"] for row in desk.studio.rows)
+    place = "http://127.0.0.1:1/projects/1/data?task="
+    assert [entry["pages"] for entry in done.incomplete] == [
+        [{"page": 2, "of": 2, "labelled_by": ["bob"], "task": second, "open": f"{place}{second}"}],
+        [{"page": 1, "of": 2, "labelled_by": ["ann"], "task": first, "open": f"{place}{first}"}],
+    ]
+    assert desk.status()["incomplete"] == done.incomplete
     assert desk.pull(partial=True).stored == 2
     desk.studio.annotate(f"{solution.id}-2of2", [0] * 10, user=1)
     assert desk.pull().stored == 1

@@ -110,9 +110,8 @@ def test_a_round_trip_with_two_annotators_skips_edits_and_nonsense(client, ledge
         for part in parts
     ]
     three, fourteen, thirty, two = solutions
-    for part in (1, 2, 3):
-        label(bob, numbers[f"{thirty.id}-{part}of3"], [1] * 9 + [-1])
-    label(client, numbers[f"{three.id}-1of1"], [1, 0, -1])
+    parts = [label(bob, numbers[f"{thirty.id}-{part}of3"], [1] * 9 + [-1]) for part in (1, 2, 3)]
+    admins = label(client, numbers[f"{three.id}-1of1"], [1, 0, -1])
     label(bob, numbers[f"{three.id}-1of1"], [1, 1, 1])
     label(client, numbers[f"{fourteen.id}-1of1"], [1] * 13 + ["nonsense"])
     label(bob, numbers[f"{fourteen.id}-1of1"], [1] * 14, was_cancelled=True)
@@ -139,6 +138,17 @@ def test_a_round_trip_with_two_annotators_skips_edits_and_nonsense(client, ledge
         ("bob", 5, 1),
     ]
     assert (people["tasks"], people["tasks_finished"], people["overlap"]) == (6, 1, 2)
+    assert people["incomplete"] == []
+
+    client._sdk.annotations.delete(parts[2].id)
+    client._sdk.annotations.update(admins.id, was_cancelled=True)
+    gone, _ = pull(client, project, PAGE, ledger, tmp_path / "e.json.gz", name_of)
+    assert {(row["solution"], row["annotator"]) for row in gone.withdrawn} == {(thirty.id, "bob"), (three.id, "admin")}
+    assert {(a.solution_id, a.rater.name) for a in ledger.current() if a.labels} == {(three.id, "bob"), (two.id, "bob")}
+    (entry,) = gone.incomplete
+    (missing,) = entry["pages"]
+    assert (entry["annotator"], missing["page"], missing["task"]) == ("bob", 3, numbers[f"{thirty.id}-3of3"])
+    assert missing["open"].startswith(client.url)
 
 
 def test_a_task_that_was_edited_on_the_server_is_refused(client, ledger, tmp_path, make_solution):

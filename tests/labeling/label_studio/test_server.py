@@ -221,12 +221,43 @@ def test_an_interrupted_start_leaves_no_process(answering, tmp_path, monkeypatch
     assert not (tmp_path / "ls" / "server.json").exists()
 
 
-def test_nobody_else_can_read_what_a_server_keeps_even_in_a_directory_that_was_open(answering, tmp_path):
+def others(path):
+    """What others may do with it."""
+    return stat.S_IMODE(path.stat().st_mode) & 0o077
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_nobody_else_can_read_what_a_server_keeps_and_a_directory_of_the_users_keeps_its_mode(
+    answering, tmp_path, was_there
+):
     data = tmp_path / "ls"
-    data.mkdir(mode=0o755)
+    if was_there:
+        data.mkdir()
+        data.chmod(0o755)
     server.up(data, print)
-    made = [data, *(data / name for name in (installation.DATABASE, "server.log", "credentials.json", "words"))]
-    assert [stat.S_IMODE(path.stat().st_mode) & 0o077 for path in made] == [0] * 5
+    assert others(data) == (0o055 if was_there else 0)
+    kept = [data / name for name in (installation.DATABASE, "server.log", "credentials.json", "words")]
+    assert [others(path) for path in kept] == [0] * 4
+
+
+def test_a_directory_that_others_write_to_or_that_holds_something_else_is_refused_and_stays_as_it_is(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    tmp_path.chmod(0o755)
+    with pytest.raises(UsageError, match="something else"):
+        server.up(tmp_path, print)
+    with pytest.raises(UsageError, match="Not a directory"):
+        server.up(tmp_path / "notes.txt", print)
+    tmp_path.chmod(0o777 | stat.S_ISVTX)
+    with pytest.raises(UsageError, match="others can write"):
+        server.up(tmp_path, print)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o777 | stat.S_ISVTX
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_server_of_a_directory_whose_name_only_begins_alike_is_another(answering, tmp_path):
+    longer, _ = server.up(tmp_path / "ls2", print)
+    assert server._is_ours(longer.pid, tmp_path / "ls2")
+    assert not server._is_ours(longer.pid, tmp_path / "ls")
 
 
 def test_the_address_of_an_ipv6_server_has_brackets(answering, tmp_path):

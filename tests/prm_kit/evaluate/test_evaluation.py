@@ -5,6 +5,7 @@ import pytest
 
 from prm_kit.errors import InputError, UsageError
 from prm_kit.evaluate import DevSplit, evaluate
+from prm_kit.evaluate.baselines import HARD_NAMES
 from prm_kit.files import json_text
 from prm_kit.records import Annotation, Labelled, Rater, Solution
 from prm_kit.score import StepScores
@@ -63,9 +64,10 @@ def test_every_table_has_one_row_per_scorer_with_the_baselines_beside(found):
     ]  # fmt: skip
     assert [scorer["role"] for scorer in found["scorers"]] == ["model"] + ["baseline"] * 6
     per_scorer = {key for key, part in found.items() if isinstance(part, dict) and "prm" in part}
-    assert len(per_scorer) == 9
+    assert len(per_scorer) == 11
     for section in per_scorer:
-        assert list(found[section]) == names, section
+        told = [name for name in names if name not in HARD_NAMES or section != "calibration_after"]
+        assert list(found[section]) == told, section
     assert list(found["differences"]) == names[1:]
 
 
@@ -189,3 +191,62 @@ def test_wrong_use_is_refused_by_name():
     rows = [labelled([None], "p")]
     with pytest.raises(InputError, match="no step is judged"):
         evaluate(rows, {"prm": knows(rows)}, name="empty")
+
+
+def ranks(items):
+    """An unbounded scorer that knows the labels."""
+    found = []
+    for item in items:
+        values = tuple(7.0 * (label or 0) - 3.0 for label in item.annotation.values(len(item.solution.spans)))
+        found.append(StepScores((None,) * len(values), values))
+    return found
+
+
+def test_an_unbounded_scorer_ranks_and_finds_first_errors_with_a_chosen_threshold_and_is_refused_the_rest_by_name():
+    found = run(scores={"pqm": ranks(ROWS)}, dev=DevSplit("held out", DEV, {"pqm": ranks(DEV)}), baselines=[])
+    assert found["steps"]["pqm"]["auroc_wrong"]["value"] == 1.0
+    assert found["steps"]["pqm"]["macro_f1"]["value"] is found["steps"]["pqm"]["classes"]["-1"]["f1"]["value"] is None
+    assert found["first_error"]["pqm"]["f1_mean"]["value"] == 1.0
+    assert found["by_position"]["pqm"][0]["mean_value"]["1"]["value"] == 4.0
+    assert found["histogram"]["pqm"]["edges"][0] == -10.0
+    assert "pqm" not in found["calibration"]
+    assert "random" in found["calibration"]
+    assert any("the scores of pqm are unbounded, no probabilities: calibration" in text for text in found["warnings"])
+    json_text(found)
+
+
+def test_an_unbounded_scorer_without_a_split_has_no_first_error_figures():
+    found = run(scores={"pqm": ranks(ROWS)}, dev=None, baselines=[])
+    assert found["first_error"]["pqm"]["f1_mean"]["value"] is None
+    assert found["first_error"]["pqm"]["threshold"]["value"] is None
+    assert found["first_error"]["random"]["f1_mean"]["value"] is not None
+    assert any("so is every threshold" in text for text in found["warnings"])
+
+
+def test_unbounded_scores_are_refused_where_a_probability_is_asked_for():
+    with pytest.raises(UsageError, match="scorer 'pqm' is unbounded, so its steps have no 'p_ok'"):
+        run(scores={"pqm": ranks(ROWS)}, dev=None, baselines=[], rule="p_ok")
+    with pytest.raises(InputError, match="scorer 'mixed': some scores are probabilities and others unbounded"):
+        run(scores={"mixed": [*ranks(ROWS[:1]), *knows(ROWS[1:])]}, dev=None, baselines=[])
+
+
+def test_calibration_is_told_before_and_after_a_temperature_of_the_development_split(found):
+    after = found["calibration_after"]["orm"]
+    assert after["temperature"]["chosen_on"] == "held out"
+    assert after["temperature"]["nll"] <= after["temperature"]["nll_before"]
+    assert after["answered"] == found["calibration"]["orm"]["answered"]
+    assert "all correct" not in found["calibration_after"]
+    assert run(dev=None)["calibration_after"] == {}
+
+
+def test_solutions_without_labels_are_picked_from():
+    problem = ROWS[0].solution.problem
+    more = [Solution.from_steps(problem, [f"other {i}"], is_correct=i == 0, final_answer=str(i)) for i in range(3)]
+    rows = [*ROWS, *(Labelled(one, Annotation(one.id, Rater("import", "final-answer"), ())) for one in more)]
+    found = evaluate(rows, {"prm": knows(rows)}, name="rows", resamples=10)["best_of_n"]
+    assert found["problems"][-1] == 1
+    assert found["candidates"] == 4
+    outcomes = evaluate(rows[-3:], {"prm": knows(rows[-3:])}, name="outcomes", resamples=10)
+    assert outcomes["best_of_n"]["candidates"] == 3
+    assert any("no step is judged" in note for note in outcomes["notes"])
+    assert run()["best_of_n"] is None

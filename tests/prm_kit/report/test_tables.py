@@ -5,7 +5,8 @@ from rich.console import Console
 
 from prm_kit.evaluate import DevSplit, evaluate
 from prm_kit.records import Annotation, Labelled, Rater, Solution
-from prm_kit.report.tables import Cell, label_text, print_tables, share, signed, tables_of
+from prm_kit.report.evaluation_tables import print_tables, tables_of
+from prm_kit.report.tables import Cell, label_text, share, signed
 from prm_kit.score import StepScores
 
 

@@ -1,0 +1,44 @@
+"""`prm-kit convert`: a published PRM becomes a checkpoint of ours with the same scores."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.output import Json, Output
+from pipelines.scorers import Family
+
+
+def command(
+    source: Annotated[str, typer.Argument(help="Folder or hub id of a published PRM, or of a causal PRM of ours.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder to write.")],
+    family: Family = None,
+    as_json: Json = False,
+) -> None:
+    """Write a token-classification checkpoint; three solutions are scored before and after, and must agree."""
+    from rich.table import Table
+
+    from prm_kit.files import json_text
+    from prm_kit.released.convert import SAMPLES, convert_prm
+
+    output = Output(as_json)
+    done = convert_prm(source, out, family=family)
+    if as_json:
+        scores = [
+            {"problem": solution.problem, "before": one.values, "after": other.values}
+            for solution, one, other in zip(SAMPLES, done.before, done.after, strict=True)
+        ]
+        found = {"family": done.family, "readout": done.readout, "difference": done.difference, "scores": scores}
+        sys.stdout.write(json_text({"checkpoint": str(out), **found}))
+        return
+    table = Table("problem", "step", "before", "after", box=None)
+    for solution, one, other in zip(SAMPLES, done.before, done.after, strict=True):
+        for step, (text, value, again) in enumerate(zip(solution.steps, one.values, other.values, strict=True)):
+            problem = solution.problem if step == 0 else ""
+            table.add_row(problem, " ".join(text.split()), f"{value:+.6f}", f"{again:+.6f}")
+    output.console.print(table)
+    output.say(f"{done.family} ({done.readout}): values differ by {done.difference:.1g} at most")
+    output.say(f"checkpoint: {out}")

@@ -1,0 +1,98 @@
+"""The policy and the value model over rollouts: log-probabilities, entropies and values of generated tokens.
+
+B rollouts, T generated tokens (padded on the right), L tokens with the prompt, N tokens that are predicted, D hidden.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prm_kit.errors import UsageError
+from rl.log_probabilities import token_log_probabilities_and_entropies
+from rl.rollouts import Sampled
+
+_UNSUPPORTED = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+
+
+class Rows:
+    """Rollouts as one padded batch of ids, and where each generated token is predicted.
+
+    Attributes:
+        ids_BL: int64 prompt and completion, 0 where padded; under causal attention nothing real sees the padding.
+        mask_BT: bool, generated tokens.
+        row_N, column_N: Where each generated token is predicted, row by row.
+        token_N: int64, the token itself.
+    """
+
+    def __init__(self, rollouts: Sequence[Sampled], width: int, device: torch.device) -> None:
+        longest = max(len(one.prompt) + len(one.rollout.ids) for one in rollouts)
+        ids_BL = torch.zeros(len(rollouts), longest, dtype=torch.long)
+        mask_BT = torch.zeros(len(rollouts), width, dtype=torch.bool)
+        column: list[int] = []
+        for row, one in enumerate(rollouts):
+            ids = torch.tensor([*one.prompt, *one.rollout.ids])
+            ids_BL[row, : len(ids)] = ids
+            mask_BT[row, : len(one.rollout.ids)] = True
+            column += range(len(one.prompt) - 1, len(ids) - 1)
+        self.ids_BL, self.mask_BT = ids_BL.to(device), mask_BT.to(device)
+        self.column_N = torch.tensor(column, device=device)
+        self.row_N = self.mask_BT.nonzero()[:, 0]
+        self.token_N = self.ids_BL[self.row_N, self.column_N + 1]
+
+    def spread(self, value_N: Tensor) -> Tensor:
+        """[N] to [B, T], 0 where there is no token; gradients flow."""
+        return torch.zeros(self.mask_BT.shape, dtype=value_N.dtype, device=value_N.device).masked_scatter(
+            self.mask_BT, value_N
+        )
+
+
+def check_policy(model: Any) -> None:
+    """Refuse models whose logits are more than hidden states times the output embeddings.
+
+    Raises:
+        UsageError: Naming the setting of the model.
+    """
+    for key in _UNSUPPORTED:
+        if getattr(model.config, key, None) not in (None, 1, 1.0):
+            raise UsageError(f"policy: {key} of its configuration changes the logits; such models are not supported")
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise UsageError("policy: its output layer has a bias; such models are not supported")
+
+
+def log_probabilities(model: Any, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Log-probability and entropy [B, T] float32 of each generated token under a causal language model.
+
+    No (tokens x vocabulary) tensor is held, and the prompt's tokens are never predicted.
+    """
+    hidden_BLD = model.get_decoder()(input_ids=rows.ids_BL, use_cache=False).last_hidden_state
+    hidden_ND = hidden_BLD[rows.row_N, rows.column_N]
+    head_VD = model.get_output_embeddings().weight.to(hidden_ND.dtype)
+    found_N, entropy_N = token_log_probabilities_and_entropies(hidden_ND, head_VD, rows.token_N)
+    return rows.spread(found_N), rows.spread(entropy_N)
+
+
+class ValueModel(nn.Module):
+    """V of the state before each generated token: a trunk of its own, copied from the policy's, and a linear head.
+
+    The head starts at 0: before it has learnt, nothing is expected.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.trunk = copy.deepcopy(policy.get_decoder())
+        self.head = nn.Linear(policy.config.hidden_size, 1, bias=True)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.head.to(next(self.trunk.parameters()).device)
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Values [B, T] float32."""
+        hidden_BLD = self.trunk(input_ids=rows.ids_BL, use_cache=False).last_hidden_state
+        with torch.autocast(hidden_BLD.device.type, enabled=False):
+            value_N = self.head(hidden_BLD[rows.row_N, rows.column_N].float())[:, 0]
+        return rows.spread(value_N)

@@ -1,0 +1,116 @@
+"""What the rollouts of an update earned: verified outcome, process, format, and whatever else the caller adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from prm_kit.errors import UsageError, unknown_name
+from prm_kit.records import Problem
+from prm_kit.score import StepScorer, check_scores
+from rl.algorithms import Algorithm
+from rl.rewards import FORMAT_CHECKS, Composed, FormatCheck, compose, final_rewards, format_reward, process_reward
+from rl.rollouts import Sampled
+
+Verify = Callable[[Problem, str], bool | None]
+"""Whether a completion's final answer is right; None where that cannot be decided."""
+
+Reward = Callable[[Sequence[Sampled]], Sequence[float | None]]
+"""A reward of the caller's own: one number a rollout, None where it failed."""
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """What some rollouts earned, one entry each.
+
+    Attributes:
+        composed: The reward and its parts.
+        correct: Whether the final answer is right; False where the completion was cut off; None: no verdict.
+        step_values: The scorer's value of each step, in [-1, 1]; None where it abstained. Empty without a scorer.
+    """
+
+    composed: Composed
+    correct: tuple[bool | None, ...]
+    step_values: tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class Rewarding:
+    """Who rewards, and how.
+
+    Attributes:
+        algorithm: Its weights say what counts.
+        verify: Judges final answers.
+        max_new_tokens: For penalties of length.
+        scorer: Judges steps; None: nobody does.
+        process: "mean" or "min", see `process_reward`.
+        format_checks: Names in `FORMAT_CHECKS`.
+        more: Rewards of the caller's own by name, each with its weight.
+    """
+
+    algorithm: Algorithm
+    verify: Verify
+    max_new_tokens: int
+    scorer: StepScorer | None = None
+    process: str = "mean"
+    format_checks: Sequence[str] = ()
+    more: Mapping[str, tuple[float, Reward]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "step rewards" in self.algorithm.needs and self.scorer is None:
+            raise UsageError(f"algorithm {self.algorithm.name} wants step rewards: name a PRM (--prm PATH|URL)")
+        for name in self.format_checks:
+            if name not in FORMAT_CHECKS:
+                raise unknown_name("format check", name, FORMAT_CHECKS)
+        for name in self.more:
+            if name in ("final", "process", "format", "length"):
+                raise UsageError(f"a reward of your own cannot be called {name!r}: that one exists")
+
+    def inversion(self) -> str | None:
+        """How a tidy wrong answer could beat a sloppy right one with these weights; None: it cannot."""
+        return self.algorithm.composed_weights.inversion(self.algorithm.wrong)
+
+    def rewards(self, rollouts: Sequence[Sampled]) -> Rewarded:
+        """Reward rollouts of any number of groups; groups are whole.
+
+        Raises:
+            InputError: The scorer's answers cannot be right, or are unbounded.
+        """
+        algorithm = self.algorithm
+        truncated = [one.rollout.finish == "length" for one in rollouts]
+        correct = [
+            False if cut else self.verify(one.problem, one.solution.completion)
+            for one, cut in zip(rollouts, truncated, strict=True)
+        ]
+        values = self._step_values(rollouts)
+        weights = algorithm.composed_weights
+        parts: dict[str, Sequence[float | None]] = {"final": final_rewards(correct, truncated, algorithm.wrong)}
+        used = {"final": weights.final}
+        if weights.process > 0:
+            # A completion without any step earns nothing by its steps; one that the scorer abstains from has no reward.
+            parts["process"] = [process_reward(one, self.process) if one else 0.0 for one in values]
+            used["process"] = weights.process
+        if weights.format > 0:
+            checks: list[FormatCheck] = [FORMAT_CHECKS[name] for name in self.format_checks]
+            parts["format"] = [format_reward(one.solution, checks) for one in rollouts]
+            used["format"] = weights.format
+        if algorithm.length_penalty is not None:
+            lengths, groups = [len(one.rollout.ids) for one in rollouts], [one.group for one in rollouts]
+            parts["length"] = algorithm.length_penalty(lengths, correct, groups, self.max_new_tokens)
+            used["length"] = 1.0
+        for name, (weight, reward) in self.more.items():
+            parts[name], used[name] = reward(rollouts), weight
+        return Rewarded(compose(parts, used), tuple(correct), tuple(values))
+
+    def _step_values(self, rollouts: Sequence[Sampled]) -> list[tuple[float | None, ...]]:
+        if self.scorer is None:
+            return [()] * len(rollouts)
+        # The same completion is scored once, however often it was sampled.
+        distinct = {one.solution.id: one.solution for one in rollouts if one.solution.spans}
+        asked = list(distinct.values())
+        scores = self.scorer.score(asked) if asked else []
+        check_scores(asked, scores)
+        if any(not one.is_bounded for one in scores):
+            raise UsageError(f"{self.scorer.name} gives unbounded scores: they cannot be weighed against an outcome")
+        found = {solution.id: one.values for solution, one in zip(asked, scores, strict=True)}
+        return [found.get(one.solution.id, ()) for one in rollouts]

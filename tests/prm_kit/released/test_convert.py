@@ -1,0 +1,112 @@
+import json
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForTokenClassification,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    Qwen2ForCausalLM,
+    Qwen2ForTokenClassification,
+    Qwen2Model,
+)
+
+from prm_kit.causal import causal_from_backbone
+from prm_kit.errors import InputError, UsageError
+from prm_kit.model import Prm
+from prm_kit.prm_scorer import PrmScorer
+from prm_kit.released import convert
+from prm_kit.released.convert import SAMPLES, convert_prm
+from prm_kit.released.registry import FAMILIES, load_prm
+
+CAUSAL = {
+    "math-shepherd": ("mistral", MistralForCausalLM, "mistral"),
+    "math-psa": ("qwen2", Qwen2ForCausalLM, "qwen"),
+    "versaprm": ("llama", LlamaForCausalLM, "llama3"),
+    "rlhflow": ("llama", LlamaForCausalLM, "llama3"),
+    "trl": ("qwen2", Qwen2ForTokenClassification, "qwen"),
+    "pure": ("qwen2", Qwen2ForTokenClassification, "qwen"),
+}
+
+
+@pytest.fixture
+def source(tmp_path, request, config_of, save_twin, qwen):
+    def make(family):
+        torch.manual_seed(0)
+        if family == "skywork":
+            config = config_of("qwen2", qwen)
+            head = torch.nn.Linear(16, 1)
+            tensors = {f"model.{key}": tensor for key, tensor in Qwen2Model(config).state_dict().items()}
+            tensors |= {f"v_head.summary.{key}": tensor for key, tensor in head.state_dict().items()}
+            return save_twin(tmp_path / "source", config, tensors, qwen)
+        kind, model, tokenizer = CAUSAL[family]
+        tokenizer = request.getfixturevalue(tokenizer)
+        changes = {"num_labels": 2} if family in ("trl", "pure") else {}
+        model(config_of(kind, tokenizer, **changes)).save_pretrained(tmp_path / "source")
+        tokenizer.save_pretrained(tmp_path / "source")
+        return tmp_path / "source"
+
+    return make
+
+
+@pytest.mark.parametrize("family", [*CAUSAL, "skywork"])
+def test_the_converted_checkpoint_gives_the_published_scores(family, source, tmp_path, solutions):
+    published = load_prm(source(family), family=family)
+    done = convert_prm(tmp_path / "source", tmp_path / "out", family=family)
+    assert (done.family, done.readout) == (family, "sigmoid" if family == "skywork" else "binary")
+    assert done.difference <= 1e-6
+    ours = load_prm(tmp_path / "out")
+    assert type(ours.prm) is Prm
+    for one, other in zip(published.score([*solutions, *SAMPLES]), ours.score([*solutions, *SAMPLES]), strict=True):
+        assert other.values == pytest.approx(one.values, abs=1e-6)
+    plain = AutoModelForTokenClassification.from_pretrained(tmp_path / "out")
+    assert plain.config.architectures[0].endswith("ForTokenClassification")
+    (encoded,) = ours.prm.encoder.encode(solutions[:1])
+    with torch.no_grad():
+        logits = plain(input_ids=torch.tensor([encoded.ids])).logits[0, encoded.read_positions]
+    right = logits[:, 0].sigmoid() if family == "skywork" else logits.softmax(-1)[:, 1]
+    assert [p[2] for p in published.score(solutions[:1])[0].probabilities] == pytest.approx(right.tolist(), abs=1e-5)
+
+
+def test_a_causal_prm_of_ours_is_converted_too(tmp_path, config_of, qwen):
+    Qwen2ForCausalLM(config_of("qwen2", qwen)).save_pretrained(tmp_path / "lm")
+    qwen.save_pretrained(tmp_path / "lm")
+    prm = causal_from_backbone(tmp_path / "lm")
+    prm.save(tmp_path / "causal")
+    done = convert_prm(tmp_path / "causal", tmp_path / "out")
+    assert done.family == "own"
+    assert PrmScorer(prm).score(SAMPLES)[0].values == pytest.approx(done.after[0].values, abs=1e-6)
+    with pytest.raises(UsageError, match="is a token-classification checkpoint of ours already"):
+        convert_prm(tmp_path / "out", tmp_path / "again")
+
+
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.not_convertible])
+def test_what_has_no_token_classification_form_is_refused_with_the_reason(family, source, tmp_path):
+    source("math-psa")
+    with pytest.raises(UsageError) as refusal:
+        convert_prm(tmp_path / "source", tmp_path / "out", family=family)
+    assert f"a PRM of the family {family} has no token-classification form" in str(refusal.value)
+    assert FAMILIES[family].not_convertible in str(refusal.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_where_scores_differ_or_something_else_lies(source, tmp_path, monkeypatch):
+    source("versaprm")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists and is no PRM checkpoint, so it is not replaced"):
+        convert_prm(tmp_path / "source", tmp_path / "notes", family="versaprm")
+    monkeypatch.setattr(convert, "most_different", lambda *_: 2e-6)
+    with pytest.raises(InputError, match="scores differ by 2e-06 after conversion; nothing was written"):
+        convert_prm(tmp_path / "source", tmp_path / "out", family="versaprm")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "source"]
+
+
+def test_a_sidecar_that_is_another_tokenizers_is_refused(source, tmp_path):
+    source("versaprm")
+    convert_prm(tmp_path / "source", tmp_path / "out", family="versaprm")
+    file = json.loads((tmp_path / "out" / "tokenizer.json").read_text())
+    file["model"]["merges"] = file["model"]["merges"][:10]
+    (tmp_path / "out" / "tokenizer.json").write_text(json.dumps(file))
+    with pytest.raises(InputError, match="the tokenizer"):
+        load_prm(tmp_path / "out")

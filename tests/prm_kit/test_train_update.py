@@ -1,0 +1,98 @@
+"""Memory that runs out, on a CPU that pretends."""
+
+import json
+
+import pytest
+import torch
+
+from prm_kit.distributed import World
+from prm_kit.errors import PrmKitError
+from prm_kit.records import Annotation, Labelled, Rater, Solution
+from prm_kit.sharding import Shards
+from prm_kit.train import train
+from prm_kit.train_forward import Forward
+from prm_kit.train_settings import TrainSettings
+from prm_kit.train_update import Work, memory_named
+
+
+def labelled(number: int) -> list[Labelled]:
+    found = []
+    for i in range(number):
+        solution = Solution.from_steps(f"{i} ?", [f"{i} + 1 = {i + i % 2}", "so again"][: 1 + i % 2], "\n")
+        annotation = Annotation.of(solution, Rater("construction", "test"), [1 if i % 2 else -1, 0][: 1 + i % 2])
+        found.append(Labelled(solution, annotation))
+    return found
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """A function that sets how many padded tokens fit into memory at once, and a list of what was tried."""
+    tried, before = [], Forward.logits
+
+    def of(tokens):
+        def logits(self, batch):
+            tried.append(self.computed_tokens(batch))
+            if tried[-1] > tokens:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+            return before(self, batch)
+
+        monkeypatch.setattr(Forward, "logits", logits)
+        return tried
+
+    return of
+
+
+def settings(backbone, **changes):
+    return TrainSettings(backbone=backbone, updates=2, batch_tokens=200, **{"micro_batch_tokens": 400, **changes})
+
+
+def test_where_memory_runs_out_smaller_micro_batches_give_the_same_run(backbone, tmp_path, memory):
+    data = labelled(12), labelled(6)
+    train(settings(backbone), *data, tmp_path / "enough")
+    tried = memory(40)
+    with pytest.warns(RuntimeWarning, match=r"micro_batch_tokens is \d+, which changes speed, not the result"):
+        summary = train(settings(backbone), *data, tmp_path / "short")
+    assert max(tried) > 40
+    assert summary["micro_batch_tokens"] <= max(tried) // 2
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("enough", "short")]
+    for one, other in zip(*lines, strict=True):
+        first, second = json.loads(one), json.loads(other)
+        assert first.pop("part") == second.pop("part")
+        assert first == pytest.approx(second, rel=1e-5)
+
+
+def test_a_sequence_that_alone_is_too_much_is_named_with_what_to_set(backbone, tmp_path, memory):
+    memory(5)
+    with (
+        pytest.warns(RuntimeWarning, match="no memory"),
+        pytest.raises(PrmKitError, match=r"solution \S+ alone \(\d+ tokens\): lower max_tokens"),
+    ):
+        train(settings(backbone), labelled(6), [], tmp_path)
+
+
+def test_of_several_processes_none_tries_less_on_its_own(backbone, tmp_path):
+    work = Work(forward=_Budget(400), shards=None, world=World(1, 2))  # type: ignore[arg-type]
+    with pytest.raises(PrmKitError, match=r"process 1 has no memory .*lower micro_batch_tokens \(now 400\)"):
+        work._fitting(_out_of_memory)
+
+
+def test_memory_that_runs_out_elsewhere_is_told_with_what_to_set():
+    with pytest.raises(PrmKitError, match="no memory for the weights"), memory_named():
+        _out_of_memory()
+
+
+class _Budget:
+    def __init__(self, token_budget):
+        self.token_budget = token_budget
+
+
+def _out_of_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_one_process_is_never_sharded():
+    layers = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Linear(2, 2)])})
+    shards = Shards(layers, torch.nn.Linear(2, 2), World(), torch.device("cpu"), bfloat16=True, thrifty=False)
+    shards.expect(last=True)
+    shards.release()
+    assert type(layers["layers"][0]) is torch.nn.Linear

@@ -1,0 +1,105 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from prm_kit.encode import PromptTemplate
+from prm_kit.engines.engine import Rollout
+from prm_kit.errors import UsageError
+from prm_kit.policy import Policy
+from prm_kit.records import Problem, Solution
+from prm_kit.tasks.arithmetic_policy import arithmetic_policy, arithmetic_tokenizer
+from rl.rollouts import Sampler, steps_of_tokens
+
+PROBLEM = Problem("Start with 37, subtract 7, times 3.", "90")
+TEXT = "Step 1: 37 - 7 = 30\nStep 2: 30 * 3 = 90\nAnswer: 90\n"
+
+
+class Says:
+    """An engine that writes the given completions, sample by sample."""
+
+    def __init__(self, policy, *texts, finish="stop"):
+        self.policy, self.texts, self.finish, self.limits = policy, texts, finish, []
+
+    def generate(self, prefixes, n, limits):
+        self.limits.append(limits)
+        return [[self._rollout(self.texts[sample % len(self.texts)]) for sample in range(n)] for _ in prefixes]
+
+    def _rollout(self, text):
+        ids = tuple(self.policy.completion_ids([text])[0])
+        ids = ids if self.finish == "stop" else ids[:-1]
+        return Rollout(ids, (-0.5,) * len(ids), self.finish)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return Policy.of(arithmetic_policy(0, hidden=16, layers=1), arithmetic_tokenizer())
+
+
+def sampler(policy, engine, **fields):
+    return Sampler(policy, engine, **{"split": "newline", "max_new_tokens": 80, **fields})
+
+
+def test_every_token_knows_its_step(policy):
+    (one,) = sampler(policy, Says(policy, TEXT)).groups([PROBLEM], 1, round=0)[0]
+    assert one.solution.completion == TEXT
+    assert [text.split(":")[0] for text in one.solution.steps] == ["Step 1", "Step 2", "Answer"]
+    assert len(one.step_of_token) == len(one.rollout.ids)
+    spoken = ["", "", ""]
+    for token, step in zip(one.rollout.ids[:-1], one.step_of_token, strict=False):
+        spoken[step] += policy.text(Rollout((token,), (), "length"))
+    # the line end belongs to the step that it ends, the end of the sequence to the last step
+    assert spoken == ["Step 1: 37 - 7 = 30\n", "Step 2: 30 * 3 = 90\n", "Answer: 90\n"]
+    assert one.step_of_token[-1] == 2
+
+
+def test_a_completion_without_text_or_end_is_a_rollout_like_any_other(policy):
+    (empty,) = sampler(policy, Says(policy, "")).groups([PROBLEM], 1, round=0)[0]
+    assert (empty.solution.spans, empty.step_of_token) == ((), (0,))
+    (cut,) = sampler(policy, Says(policy, TEXT, finish="length")).groups([PROBLEM], 1, round=0)[0]
+    assert len(cut.step_of_token) == len(cut.rollout.ids)
+    assert cut.step_of_token[-1] == 2
+
+
+def test_rounds_are_sampled_anew_and_the_same_round_alike(policy):
+    engine = Says(policy, TEXT)
+    sampling = sampler(policy, engine, seed=3)
+    for number in (0, 1, 1):
+        sampling.groups([PROBLEM], 2, round=number)
+    seeds = [limits.seed for limits in engine.limits]
+    assert seeds[0] != seeds[1] == seeds[2]
+    sampling.groups([PROBLEM], 1, round=0, greedy=True)
+    assert engine.limits[-1].temperature == 0.0
+
+
+def test_problems_without_room_are_refused_before_the_run(policy):
+    with pytest.raises(UsageError, match="Start with 37"):
+        sampler(policy, Says(policy, TEXT), max_new_tokens=10**6).check([PROBLEM])
+
+
+def test_tokens_cut_in_another_way_than_the_tokenizer_would_end_where_they_end():
+    text = "ab ab\nüab 数"
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator([text] * 9, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+    policy = Policy.of(None, fast, PromptTemplate(before="", after=""))
+    canonical = policy.completion_ids([text])[0][:-1]
+    assert policy.token_ends(canonical) == [end for _, end in backend.encode(text).offsets]
+    single = [backend.token_to_id(letter) for letter in "".join(backend.encode(text).tokens)]
+    assert len(single) == len(text.encode()) > len(canonical)
+    # one token a byte: "ü" has two, "数" three, and only the last of them completes it
+    assert policy.token_ends(single) == [1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 10, 10, 11]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.data())
+def test_tokens_are_dealt_to_steps_as_a_slow_loop_does_it(lengths, data):
+    steps = ["x" * length for length in lengths]
+    solution = Solution.from_steps("p", steps, "\n")
+    length = len(solution.completion)
+    ends = sorted(data.draw(st.lists(st.integers(1, length), min_size=1, max_size=8)))
+    slow = [max([0, *(k for k, (start, _) in enumerate(solution.spans) if start < end)]) for end in ends]
+    assert steps_of_tokens(solution, ends) == slow

@@ -1,0 +1,216 @@
+import json
+
+import pytest
+import torch
+
+from prm_kit.errors import PrmKitError, UsageError
+from prm_kit.policy import Policy
+from prm_kit.score import StepScores
+from prm_kit.tasks.arithmetic import ArithmeticTask
+from prm_kit.tasks.arithmetic_policy import arithmetic_policy, arithmetic_tokenizer
+from rl.learning import Learner
+from rl.presets import ALGORITHMS
+from rl.train import train
+from rl.train_settings import RlSettings
+
+TASK = ArithmeticTask()
+PROBLEMS = TASK.problems("train", 12, 0)
+HELD_OUT = TASK.problems("dev", 4, 0)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    path = tmp_path_factory.mktemp("policy")
+    Policy.of(arithmetic_policy(0, hidden=16, layers=1), arithmetic_tokenizer()).save(path)
+    return str(path)
+
+
+class LikesShortSteps:
+    """A scorer: the shorter a step, the better; it abstains from steps without a digit."""
+
+    name = "short"
+
+    def score(self, solutions):
+        return [StepScores(tuple(self._one(step) for step in one.steps)) for one in solutions]
+
+    def _one(self, step):
+        right = 1 / (1 + len(step) / 20)
+        return (1 - right, 0.0, right) if any(c.isdigit() for c in step) else None
+
+
+def settings(policy, algorithm="dapo", **changes):
+    asked = {
+        "updates": 2,
+        "problems": 3,
+        "group_size": 4,
+        "minibatches": 2,
+        "max_new_tokens": 60,
+        "split": "newline",
+        "learning_rate": 1e-2,
+        "parts": {"weights": {"process": 0.0, "format": 0.0}},
+        "device": "cpu",
+    }
+    return RlSettings(policy=policy, algorithm=algorithm, **{**asked, **changes})
+
+
+def sevens(rollouts):
+    """A reward of one's own: the share of tokens that are the digit 7."""
+    return [one.solution.completion.count("7") / len(one.rollout.ids) for one in rollouts]
+
+
+def verdict(problem, completion):
+    """Right and wrong in the same group: the untrained policy never solves a sum."""
+    return len(completion) % 2 == 0
+
+
+def run(asked, out, **fields):
+    return train(asked, PROBLEMS, fields.pop("verify", verdict), out, **fields)
+
+
+def lines(out, part="train"):
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if line["part"] == part]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_preset_goes_through_the_one_loop(name, policy, tmp_path):
+    changes = {"parts": {}, "group_size": 1 if ALGORITHMS[name].group_size == 1 else 8}
+    if name == "gfpo-anchored":  # an untrained policy's texts have little more than their first token in common
+        changes["parts"] = {"pairs": {"builder": {"name": "prefix_sharing", "share": 0.0}}}
+    asked = settings(policy, name, most_rounds=3, updates=1, problems=8, **changes)
+    summary = run(asked, tmp_path / "run", scorer=LikesShortSteps())
+    assert summary["updates"] == 1
+    assert (tmp_path / "run" / "checkpoint" / "policy.json").exists()
+    before, after = (Policy.load(path).model.state_dict() for path in (policy, tmp_path / "run" / "checkpoint"))
+    critic = ALGORITHMS[name].critic
+    waits = critic is not None and critic.warm_up > 0
+    assert any(not torch.equal(before[key], after[key]) for key in before) != waits
+
+
+def test_what_is_rewarded_becomes_more_frequent(policy, tmp_path):
+    asked = settings(policy, "dr-grpo", parts={"weights": {"final": 0.0}}, updates=12, problems=6, group_size=8)
+    run(asked, tmp_path / "run", rewards={"sevens": (1.0, sevens)})
+    rewards = [line["sevens"] for line in lines(tmp_path / "run")]
+    assert sum(rewards[-3:]) > 3 * sum(rewards[:3])
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(policy, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(settings(policy, seed=seed), tmp_path / name)
+    texts = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in "abc"]
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize("name", ["srpo-resample", "gfpo-anchored", "ppo", "pure"])
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(name, policy, tmp_path, monkeypatch):
+    asked = settings(policy, name, parts={}, updates=5, checkpoint_every=2, eval_every=2, group_size=4, problems=5)
+    fields = {"scorer": LikesShortSteps(), "held_out": HELD_OUT}
+    whole = run(asked, tmp_path / "whole", **fields)
+    learn, calls = Learner.learn, []
+
+    def dies(self, material, number):
+        calls.append(number)
+        if len(calls) == 4:
+            raise RuntimeError("killed")
+        return learn(self, material, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "learn", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(asked, tmp_path / "cut", **fields)
+    assert calls == [0, 1, 2, 3]  # saved after two: the third is done again
+    summary = run(asked, tmp_path / "cut", **fields)
+    assert summary.pop("resumed")
+    assert not whole.pop("resumed")
+    assert summary == whole
+    for file in ("metrics.jsonl", "rollouts.jsonl", "checkpoint/model.safetensors"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert run(asked, tmp_path / "cut", **fields) == {**summary, "resumed": True}  # done: nothing is done again
+
+
+@pytest.mark.parametrize("name", ["grpo", "gfpo-anchored", "vapo"])
+def test_micro_batches_change_no_result(name, policy, tmp_path):
+    for tokens in (60, 100_000):
+        asked = settings(policy, name, micro_batch_tokens=tokens, minibatches=1)
+        run(asked, tmp_path / str(tokens))
+    one, other = (lines(tmp_path / str(tokens)) for tokens in (60, 100_000))
+    for a, b in zip(one, other, strict=True):
+        assert a.keys() == b.keys()
+        assert [v for k, v in a.items() if k != "part"] == pytest.approx(
+            [v for k, v in b.items() if k != "part"], rel=2e-3, abs=2e-5
+        )
+
+
+def test_sampled_log_probabilities_are_those_that_the_trainer_computes(policy, tmp_path):
+    # so the ratio of the first step is 1, and recomputing changes nothing but rounding
+    kept = run(settings(policy, "grpo", parts={}, minibatches=1), tmp_path / "kept")["last"]
+    anew = run(settings(policy, "grpo", parts={}, minibatches=1, recompute_old=True), tmp_path / "anew")["last"]
+    assert kept["loss"] == pytest.approx(anew["loss"], abs=1e-5)
+    assert kept["entropy"] == pytest.approx(anew["entropy"], abs=1e-4)
+
+
+def test_a_reward_that_fails_is_counted_and_its_rollout_left_out(policy, tmp_path):
+    def fails_on_odd(rollouts):
+        return [None if len(one.solution.completion) % 2 else 1.0 for one in rollouts]
+
+    summary = run(settings(policy), tmp_path / "run", rewards={"mine": (1.0, fails_on_odd)})
+    last = summary["last"]
+    assert last["failed"] == last["failed_mine"] > 0
+    assert last["accuracy"] == 1.0  # by `verdict`, only those of even length are left
+    # where nobody can judge, only what was cut off has a verdict
+    last = run(settings(policy), tmp_path / "none", verify=lambda problem, completion: None)["last"]
+    assert last["failed_final"] == last["failed"] > 0
+    assert last["accuracy"] == 0.0
+    nothing = {"mine": (1.0, lambda rollouts: [None] * len(rollouts))}
+    assert run(settings(policy), tmp_path / "nothing", rewards=nothing)["last"] == {}
+    assert [line["skipped"] for line in lines(tmp_path / "nothing")] == [1, 1]
+
+
+def test_dynamic_sampling_goes_on_until_the_batch_is_full_or_it_has_tried_enough(policy, tmp_path):
+    def never(problem, completion):
+        return False
+
+    run(settings(policy, "dapo-dynamic", parts={}, updates=1), tmp_path / "mixed")
+    run(settings(policy, "dapo-dynamic", parts={}, updates=1, most_rounds=2), tmp_path / "never", verify=never)
+    skipped = lines(tmp_path / "never")[0]
+    assert (skipped["skipped"], skipped["filtered"]) == (1, 6)  # two rounds of three groups
+    assert lines(tmp_path / "mixed")[0]["sampled"] >= 12
+
+
+def test_the_process_reward_reaches_the_tokens_of_its_steps_only(policy, tmp_path):
+    seen = {}
+
+    class Watched(LikesShortSteps):
+        def score(self, solutions):
+            seen.update({one.completion: one for one in solutions})
+            return super().score(solutions)
+
+    parts = {"weights": {"final": 0.0, "format": 0.0, "process": 1.0}, "credit": "difference",
+             "process_estimator": "uncentred"}  # fmt: skip
+    run(settings(policy, "dr-grpo", parts=parts, updates=1), tmp_path / "run", scorer=Watched())
+    line = lines(tmp_path / "run")[0]
+    assert line["process_share"] == pytest.approx(1.0)
+    assert 0 < line["process"] < 1
+    assert seen
+
+
+def test_what_cannot_be_trained_is_refused(policy, tmp_path):
+    with pytest.raises(UsageError, match="wants step rewards: name a PRM"):
+        run(settings(policy, "pure", parts={}), tmp_path / "a")
+    with pytest.raises(UsageError, match="trained on and held out"):
+        run(settings(policy), tmp_path / "b", held_out=PROBLEMS[:1])
+    with pytest.raises(UsageError, match="context of"):
+        run(settings(policy, max_new_tokens=100_000), tmp_path / "c")
+    with pytest.raises(UsageError, match="grpo"):
+        run(settings(policy, "grppo"), tmp_path / "d")
+    run(settings(policy), tmp_path / "e")
+    with pytest.raises(UsageError, match="learning_rate"):
+        run(settings(policy, learning_rate=1e-3), tmp_path / "e")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_example(policy, tmp_path):
+    broken = settings(policy, learning_rate=1e30, updates=6)
+    with pytest.raises(PrmKitError, match="update"):
+        run(broken, tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
+    assert kept["rollouts"][0]["problem"].startswith("Start with")
