@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from prm_kit.evaluate import DevSplit, evaluate
+from prm_kit.files import value_sha256
 from prm_kit.importing import import_data
 from prm_kit.model import Prm
 from prm_kit.objectives import Objective, StepTargets
@@ -69,6 +70,7 @@ def main() -> None:
     extracting = verbs.add_parser("extract")
     extracting.add_argument("--backbone", required=True)
     extracting.add_argument("--per-subset", type=int, help="at most so many solutions of each meta.subset")
+    extracting.add_argument("--problems", type=int, help="only so many problems, drawn by the hash of their text")
     extracting.add_argument("files", type=Path, nargs="+")
     tabling = verbs.add_parser("table")
     tabling.add_argument("--train", required=True, help="name of an extracted file")
@@ -79,7 +81,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.verb == "extract":
         for file in asked.files:
-            extract(file, asked.backbone, asked.cache, asked.per_subset)
+            extract(file, asked.backbone, asked.cache, asked.per_subset, asked.problems)
     else:
         found = table(asked.train, asked.test, asked.cache)
         if asked.out:
@@ -90,8 +92,11 @@ def name_of(file: Path) -> str:
     return file.name.partition(".")[0]
 
 
-def extract(file: Path, backbone: str, cache: Path, per_subset: int | None) -> None:
-    """Hidden states of every distinct step of a file, float16 [N, layers, places, D], and the steps' keys."""
+def extract(file: Path, backbone: str, cache: Path, per_subset: int | None, problems: int | None) -> None:
+    """Hidden states of every distinct step of a file, float16 [N, layers, places, D], and the steps' keys.
+
+    Solutions of more than `MAX_TOKENS` are left out and counted.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     snapshot = cache / name_of(file)
     if not snapshot.exists():
@@ -99,12 +104,14 @@ def extract(file: Path, backbone: str, cache: Path, per_subset: int | None) -> N
     prm = Prm.from_backbone(backbone, max_tokens=MAX_TOKENS, dtype=torch.bfloat16)
     prm.model.eval()
     layers = sorted({round(depth * prm.model.config.num_hidden_layers) for depth in DEPTHS})
-    solutions = chosen(View([snapshot]).iter_solutions(), per_subset)
+    solutions = chosen(list(View([snapshot]).iter_solutions()), per_subset, problems)
     states: dict[bytes, np.ndarray] = {}
-    tokens, start = 0, time.process_time()
+    tokens, too_long, start = 0, 0, time.process_time()
     for begin in range(0, len(solutions), 512):
         part = solutions[begin : begin + 512]
-        encoded = prm.encoder.encode(part, MAX_TOKENS, "window")
+        every = prm.encoder.encode(part)
+        encoded = [one for one in every if len(one.ids) <= MAX_TOKENS]
+        too_long += len(every) - len(encoded)
         keys = [prefix_keys(solution) for solution in part]
         for members in prefix_groups([one.ids for one in encoded], 2048):
             tree = prefix_tree([encoded[member].ids for member in members], prm.device)
@@ -124,7 +131,8 @@ def extract(file: Path, backbone: str, cache: Path, per_subset: int | None) -> N
                     state = torch.stack([hidden[layer][0, here] for layer in layers])
                     states[keys[one.solution][step]] = state.to(torch.float16).numpy()
         print(
-            f"{begin + len(part)} of {len(solutions)} solutions, {len(states)} steps, {tokens} tokens computed, "
+            f"{begin + len(part)} of {len(solutions)} solutions ({too_long} too long), {len(states)} steps, "
+            f"{tokens} tokens computed, "
             f"{time.process_time() - start:.0f} CPU-seconds",
             flush=True,
         )
@@ -136,11 +144,13 @@ def extract(file: Path, backbone: str, cache: Path, per_subset: int | None) -> N
     )
 
 
-def chosen(solutions: Sequence[Solution], per_subset: int | None) -> list[Solution]:
+def chosen(solutions: Sequence[Solution], per_subset: int | None, problems: int | None) -> list[Solution]:
     """Sorted by problem, so that prefixes are shared; the same few of each subset every time."""
-    subsets = defaultdict(list)
+    kept = sorted({solution.problem for solution in solutions}, key=value_sha256)[:problems]
+    kept_set, subsets = set(kept), defaultdict(list)
     for solution in sorted(solutions, key=lambda one: one.id):
-        subsets[solution.meta.get("subset")].append(solution)
+        if solution.problem in kept_set:
+            subsets[solution.meta.get("subset")].append(solution)
     return sorted((one for few in subsets.values() for one in few[:per_subset]), key=lambda one: one.problem)
 
 

@@ -9,7 +9,24 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from pipelines import convert, doctor, evaluate, export, importing, label, quickstart, run, score, search, split, train
+from pipelines import (
+    convert,
+    doctor,
+    evaluate,
+    export,
+    importing,
+    label,
+    quickstart,
+    rl,
+    run,
+    score,
+    search,
+    serve,
+    serve_check,
+    split,
+    stress,
+    train,
+)
 from prm_kit import __version__
 from prm_kit.errors import PrmKitError, UsageError
 
@@ -58,11 +75,15 @@ app.command("import")(importing.command)
 app.command("export")(export.command)
 app.command("split")(split.command)
 app.add_typer(label.app, name="label")
+app.add_typer(rl.app, name="rl")
 app.command("train")(train.command)
 app.command("convert")(convert.command)
 app.command("score")(score.command)
 app.command("eval")(evaluate.command)
+app.command("stress")(stress.command)
 app.command("search")(search.command)
+app.command("serve")(serve.command)
+app.command("serve-check")(serve_check.command)
 app.command("run")(run.command)
 app.command("quickstart")(quickstart.command)
 app.command("doctor")(doctor.command)

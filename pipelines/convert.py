@@ -16,6 +16,9 @@ def command(
     source: Annotated[str, typer.Argument(help="Folder or hub id of a published PRM, or of a causal PRM of ours.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder to write.")],
     family: Family = None,
+    target: Annotated[
+        str | None, typer.Option(help="Export a checkpoint of ours instead: vllm, vllm-qwen-prm or sglang.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a token-classification checkpoint; three solutions are scored before and after, and must agree."""
@@ -25,6 +28,9 @@ def command(
     from prm_kit.released.convert import SAMPLES, convert_prm
 
     output = Output(as_json)
+    if target is not None:
+        _export(target, Path(source), out, output)
+        return
     done = convert_prm(source, out, family=family)
     if as_json:
         scores = [
@@ -42,3 +48,18 @@ def command(
     output.console.print(table)
     output.say(f"{done.family} ({done.readout}): values differ by {done.difference:.1g} at most")
     output.say(f"checkpoint: {out}")
+
+
+def _export(target: str, checkpoint: Path, out: Path, output: Output) -> None:
+    from prm_kit.files import json_text
+    from prm_kit.serve.exports import export
+
+    done = export(target, checkpoint, out)
+    if output.as_json:
+        found = {"checkpoint": str(out), "target": target, "command": done.command, "golden": done.golden}
+        sys.stdout.write(json_text({**found, "notes": list(done.notes)}))
+        return
+    for note in done.notes:
+        output.say(f"note: {note}")
+    output.say(f"serve:  {done.command}")
+    output.say(f"check:  prm-kit serve-check URL --golden {out} --engine {target.partition('-')[0]}")

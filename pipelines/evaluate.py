@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.output import Json, Out, Output
-from pipelines.scorers import Family, Reference
+from pipelines.score import MaxRejectShare, check_rejected
+from pipelines.scorers import Family, Precision, Reference
 
 if TYPE_CHECKING:
     from pipelines.recipe import EvaluateStage
-    from prm_kit.records import Labelled
-    from prm_kit.score import StepScorer
+    from prm_kit.records import Labelled, Solution
+    from prm_kit.score import StepScorer, StepScores
 
 Progress = Callable[[str, int, int | None, str], None]
 
@@ -55,6 +56,8 @@ def command(
     seed: int = 0,
     family: Family = None,
     reference: Reference = None,
+    precision: Precision = "auto",
+    max_reject_share: MaxRejectShare = 0.01,
     as_json: Json = False,
 ) -> None:
     """Step metrics, ProcessBench and PRMBench, best-of-N, calibration, contamination: tables, JSON and a report."""
@@ -73,9 +76,11 @@ def command(
     if calibrated and not dev:
         raise UsageError("--calibrated needs --dev: a temperature is never fitted on the data that is evaluated")
     run = RunDirectory(out)
-    settings = EvaluateStage(sources=list(inputs), subset_by=subset_by, per_subset=per_subset)
+    settings = EvaluateStage(
+        sources=list(inputs), subset_by=subset_by, per_subset=per_subset, max_reject_share=max_reject_share
+    )
     models = {"prm": checkpoint} | ({ORM: orm} if orm else {})
-    run.start({"models": models, **settings.model_dump(mode="json")})
+    run.start({"models": models, "precision": precision, **settings.model_dump(mode="json")})
 
     with output.progress() as progress, run.timed("evaluate"):
 
@@ -88,7 +93,8 @@ def command(
         rows = evaluated_rows(snapshots(inputs), ledger, rater_kind or ())
         everything = [path for paths in (inputs, dev, train) for path in snapshots(paths or ())]
         scorers = {
-            name: _scorer(source, name, everything, ledger, family, reference) for name, source in models.items()
+            name: _scorer(source, name, everything, ledger, family, reference, precision)
+            for name, source in models.items()
         }
         about = {"checkpoint": checkpoint} | ({"benchmark": coverage(known, rows)} if known else {})
         evaluation = evaluate_models(
@@ -113,6 +119,13 @@ def command(
         temperature = write_calibrated(Path(checkpoint), calibrated, evaluation["calibration_after"].get("prm"))
         output.say(f"calibrated checkpoint: {calibrated} (temperature {temperature:.4g})")
     output.summary(out / "summary.json")
+    check_scored(evaluation, max_reject_share)
+
+
+def check_scored(evaluation: Mapping[str, Any], max_share: float) -> None:
+    """Fail if a model could not score more than `max_share` of the solutions."""
+    for rejected in evaluation["rejected"].values():
+        check_rejected(rejected, max_share)
 
 
 def evaluate_models(
@@ -130,6 +143,9 @@ def evaluate_models(
     progress: Progress,
 ) -> dict[str, Any]:
     """Score with every model (what `folder` holds is not scored again) and evaluate.
+
+    A solution that is too long for a model is one that the model abstains on. How many there were is under "rejected",
+    and in the warnings.
 
     Args:
         scorers: By name; one called `ORM` counts as a baseline.
@@ -151,21 +167,23 @@ def evaluate_models(
 
     rows = drawn_per_subset(with_prefix_labels(rows), settings.subset_by, settings.per_subset)
     dev = drawn_per_subset(with_prefix_labels(dev), settings.subset_by, settings.dev_solutions)
-    scores = {}
-    dev_scores = {}
+    scores: dict[str, list[StepScores]] = {}
+    dev_scores: dict[str, list[StepScores]] = {}
+    rejected = {}
     everything = [pair.solution for pair in [*rows, *dev]]
     for model, scorer in scorers.items():
-        found = score_into(
+        found, rejected[model] = score_into(
             folder / f"scores-{model}.jsonl",
             scorer,
             sorted(everything, key=lambda solution: solution.problem),
             aggregation_of(scorer),
             lambda n, model=model: progress(f"score with {model}", n, len(everything), ""),  # type: ignore[misc]
         )
-        scores[model] = [found[pair.solution.id] for pair in rows]
-        dev_scores[model] = [found[pair.solution.id] for pair in dev]
+        abstained = _abstention(found)
+        scores[model] = [found.get(pair.solution.id) or abstained(pair.solution) for pair in rows]
+        dev_scores[model] = [found.get(pair.solution.id) or abstained(pair.solution) for pair in dev]
     progress("evaluate", 0, None, "")
-    return evaluate(
+    evaluation = evaluate(
         rows,
         scores,
         name=name,
@@ -178,6 +196,26 @@ def evaluate_models(
         resamples=settings.resamples,
         shown=settings.examples,
     )
+    too_long = {model: counted for model, counted in rejected.items() if counted["count"]}
+    evaluation["warnings"] += [
+        f"{model} abstains on {counted['count']} of {counted['of']} solutions, which are too long for it "
+        f"({counted['file']}); they count against it"
+        for model, counted in too_long.items()
+    ]
+    return evaluation | {"rejected": rejected}
+
+
+def _abstention(found: Mapping[str, StepScores]) -> Callable[[Solution], StepScores]:
+    """What a scorer says of a solution that it cannot score: nothing of any step, in the form of its other scores."""
+    from prm_kit.score import StepScores
+
+    bounded = all(scores.is_bounded for scores in found.values())
+
+    def abstained(solution: Solution) -> StepScores:
+        nothing = (None,) * len(solution.spans)
+        return StepScores(nothing, None if bounded else nothing)
+
+    return abstained
 
 
 def drawn_per_subset(rows: Sequence[Labelled], subset_by: str, number: int | None) -> list[Labelled]:
@@ -231,12 +269,18 @@ def not_by(rows: Sequence[Labelled], source: str) -> list[Labelled]:
 
 
 def _scorer(
-    source: str, name: str, snapshots: Sequence[Path], ledger: Path | None, family: str | None, reference: str | None
+    source: str,
+    name: str,
+    snapshots: Sequence[Path],
+    ledger: Path | None,
+    family: str | None,
+    reference: str | None,
+    precision: str,
 ) -> StepScorer:
     if not source.startswith(RATER):
         from pipelines.scorers import scorer_of
 
-        return scorer_of(source, name, family=family, reference=reference)
+        return scorer_of(source, name, family=family, reference=reference, precision=precision)
     from prm_kit.evaluate.raters import RaterScorer
     from prm_kit.view import View
 

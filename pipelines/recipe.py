@@ -80,6 +80,7 @@ class EvaluateStage(Settings):
         dev_solutions: Choose thresholds on at most so many development solutions of each subset; null: all.
         resamples: Bootstrap resamples, by problem.
         examples: Solutions shown in the report, per reason to show them.
+        max_reject_share: Fail at the end if more than this share of the solutions is too long for a model.
     """
 
     sources: list[str]
@@ -89,6 +90,7 @@ class EvaluateStage(Settings):
     dev_solutions: int | None = Field(default=None, gt=0)
     resamples: int = Field(default=1000, ge=100)
     examples: int = Field(default=20, ge=0)
+    max_reject_share: float = Field(default=0.01, ge=0, le=1)
 
 
 class Recipe(Settings):

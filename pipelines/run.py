@@ -28,6 +28,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Import, split, label, train, evaluate and report; run the same command again to go on where it stopped."""
+    from pipelines.evaluate import check_scored
     from pipelines.recipe import Recipe, recipe_path
     from prm_kit.settings import load_settings
 
@@ -42,6 +43,7 @@ def command(
         print_tables(summary["evaluation"], output.console)
         output.say(f"report: {folder / 'report.html'}")
     output.summary(folder / "summary.json")
+    check_scored(summary["evaluation"], settings.evaluate.max_reject_share)
 
 
 def run_recipe(recipe: Recipe, folder: Path, output: Output, progress: Progress) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,10 @@ TOKEN_VARIABLE = "PRM_KIT_TOKEN"  # noqa: S105 - the name of a variable
 Family = Annotated[
     str | None, typer.Option("--family", help="Family of a published PRM, where its files do not say it.")
 ]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(help="Number format of the model; auto: float32 on the CPU, bfloat16 elsewhere."),
+]
 Reference = Annotated[
     str | None, typer.Option("--reference", help="Reference model of an implicit PRM; default: the published one.")
 ]
@@ -29,6 +33,7 @@ def scorer_of(
     *,
     family: str | None = None,
     reference: str | Path | None = None,
+    precision: str = "auto",
     too_long: Overlong | None = None,
     token: Key | None = None,
 ) -> StepScorer:
@@ -39,6 +44,7 @@ def scorer_of(
         name: What reports call it; None: its source.
         family: See `prm_kit.released.load_prm`.
         reference: See `prm_kit.released.load_prm`.
+        precision: Of the trunk: "auto" (float32 on the CPU, bfloat16 elsewhere), "float32" or "bfloat16".
         too_long: See `prm_kit.released.load_prm`.
         token: Bearer token of a server; None: what the environment variable `TOKEN_VARIABLE` holds, if anything.
 
@@ -51,8 +57,9 @@ def scorer_of(
         from prm_kit.errors import UsageError
         from prm_kit.serve.remote import RemoteScorer
 
-        if family or reference or too_long:
-            raise UsageError(f"{source}: the server knows its PRM; family, reference and too_long are not for it")
+        if family or reference or too_long or precision != "auto":
+            reason = "the server knows its PRM; family, reference, precision and too_long are not for it"
+            raise UsageError(f"{source}: {reason}")
         return RemoteScorer(str(source), token or read_key(TOKEN_VARIABLE, None), name=name)
     import torch
 
@@ -61,6 +68,7 @@ def scorer_of(
     return load_prm(
         source,
         device="cuda" if torch.cuda.is_available() else "cpu",
+        dtype=None if precision == "auto" else getattr(torch, precision),
         reference=reference,
         family=family,
         name=name,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.output import Json, Output
-from pipelines.scorers import TOKEN_VARIABLE
+from pipelines.scorers import TOKEN_VARIABLE, Family, Reference
 
 if TYPE_CHECKING:
     from prm_kit.endpoint import Key
@@ -31,6 +31,8 @@ def command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 0,
     token_file: Annotated[Path | None, typer.Option(help=f"Default: environment variable {TOKEN_VARIABLE}.")] = None,
     aggregation: Annotated[str | None, typer.Option(help="min, last, product or mean; default: the card's.")] = None,
+    family: Family = None,
+    reference: Reference = None,
     as_json: Json = False,
 ) -> None:
     """Serve until told to stop: POST /v1/score, POST /get_reward (OpenRLHF), GET /health, GET /metrics.
@@ -54,9 +56,8 @@ def command(
     from prm_kit.serve.server import listen, serve
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
     listening = listen(host, port)
-    scorer = scorer_of(checkpoint, "prm")
+    scorer = scorer_of(checkpoint, family=family, reference=reference)
     app: Any = create_app(
         scorer,
         for_device(settings, scorer),
@@ -76,7 +77,8 @@ def command(
             output.say(f"serving {checkpoint} on {url}" + ("" if token else " without a token, to this machine only"))
 
     serve(app, listening, started)
-    output.say("stopped; everything accepted was answered") if not as_json else None
+    if not as_json:
+        output.say("stopped; everything accepted was answered")
 
 
 def check_host(host: str, token: Key | None) -> None:

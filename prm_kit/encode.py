@@ -47,7 +47,21 @@ _RESERVED = (
 
 
 class TooLongError(InputError):
-    """A solution, or one step of it with its prompt, has more tokens than fit."""
+    """A solution, or one step of it with its prompt, has more tokens than fit.
+
+    Attributes:
+        solution_id: The solution.
+        tokens: What it needs.
+        limit: What is allowed.
+        step: The step that does not fit; None: the solution as a whole does not.
+    """
+
+    def __init__(self, reason: str, solution_id: str, tokens: int, limit: int, step: int | None = None) -> None:
+        super().__init__(reason)
+        self.solution_id = solution_id
+        self.tokens = tokens
+        self.limit = limit
+        self.step = step
 
 
 class PromptTemplate(Settings):
@@ -146,7 +160,8 @@ class StepEncoder:
             if max_tokens is None or length <= max_tokens:
                 runs = [(0, 0, len(steps))]
             elif too_long == "refuse":
-                raise TooLongError(f"solution {solution.id}: {length} tokens, more than the {max_tokens} allowed")
+                reason = f"solution {solution.id}: {length} tokens, more than the {max_tokens} allowed"
+                raise TooLongError(reason, solution.id, length, max_tokens)
             else:
                 runs = step_windows(solution, len(prompt), [len(step) + 1 for step in steps], max_tokens)
             found.extend(self._assemble(index, prompt, steps, run) for run in runs)
@@ -274,7 +289,11 @@ def step_windows(solution: Solution, prompt: int, lengths: Sequence[int], limit:
         if prompt + length > limit:
             raise TooLongError(
                 f"solution {solution.id}: step {step} has {prompt + length} tokens with its prompt, "
-                f"more than the {limit} allowed"
+                f"more than the {limit} allowed",
+                solution.id,
+                prompt + length,
+                limit,
+                step,
             )
         size += length
         moved = False

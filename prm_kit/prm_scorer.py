@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -109,8 +110,9 @@ class PrmScorer:
             asked = [solutions[index] for index in part]
             encoded = self.prm.encoder.encode(asked, self.prm.card.max_tokens, self._too_long)
             encoded = [one for one in encoded if one.read_positions]
+            budget = self._budget
             for members in self._batches(encoded):
-                logits_NK = self._logits(members, encoded, asked)
+                logits_NK = self._logits(members, encoded, asked, budget)
                 where = [(part[encoded[member].solution], step) for member in members for step in encoded[member].steps]
                 if not logits_NK.isfinite().all():
                     solution, step = where[int(logits_NK.isfinite().all(dim=1).logical_not().nonzero()[0])]
@@ -131,8 +133,11 @@ class PrmScorer:
             return prefix_groups([one.ids for one in encoded], self._budget)
         return micro_batches(range(len(encoded)), [len(one.ids) for one in encoded], self._budget)
 
-    def _logits(self, members: list[int], encoded: Sequence[Encoded], asked: Sequence[Solution]) -> Tensor:
-        """Outputs [N, K] at the read positions, member by member. What does not fit into memory goes in halves."""
+    def _logits(self, members: list[int], encoded: Sequence[Encoded], asked: Sequence[Solution], budget: int) -> Tensor:
+        """Outputs [N, K] at the read positions, member by member.
+
+        What does not fit into memory goes in halves, and what comes later is cut to half the budget of this.
+        """
         forward = self._tree_logits if self._share else self._padded_logits
         try:
             return forward([encoded[member] for member in members])
@@ -142,8 +147,16 @@ class PrmScorer:
         if len(members) == 1:
             one = encoded[members[0]]
             raise InputError(f"solution {asked[one.solution].id}: no memory for its {len(one.ids)} tokens")
-        half = len(members) // 2
-        return torch.cat([self._logits(some, encoded, asked) for some in (members[:half], members[half:])])
+        half, budget = len(members) // 2, max(1, budget // 2)
+        if budget < self._budget:
+            self._budget = budget
+            warnings.warn(
+                f"no memory for {len(members)} sequences at once: from here on the token budget is {budget}, which "
+                "changes speed, not the scores",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return torch.cat([self._logits(some, encoded, asked, budget) for some in (members[:half], members[half:])])
 
     def _tree_logits(self, encoded: Sequence[Encoded]) -> Tensor:
         tree = prefix_tree([one.ids for one in encoded], self.prm.device)

@@ -138,7 +138,8 @@ def step_rewards(cumulative: Sequence[float], step_score: StepScore) -> list[flo
 
 def _members(logits_NK: Tensor) -> Tensor:
     """Log-probabilities by member, [N, M, 3]."""
-    return torch.log_softmax(at_least_float32(logits_NK).reshape(len(logits_NK), -1, 3), dim=-1)
+    members = logits_NK.shape[1] // 3
+    return torch.log_softmax(at_least_float32(logits_NK).reshape(len(logits_NK), members, 3), dim=-1)
 
 
 READOUTS: dict[ReadoutName, Readout] = {

@@ -147,7 +147,8 @@ class SegmentEncoder:
             if max_tokens is None or length <= max_tokens:
                 runs = [(0, 0, len(steps))]
             elif too_long == "refuse":
-                raise TooLongError(f"solution {solution.id}: {length} tokens, more than the {max_tokens} allowed")
+                reason = f"solution {solution.id}: {length} tokens, more than the {max_tokens} allowed"
+                raise TooLongError(reason, solution.id, length, max_tokens)
             else:
                 runs = step_windows(solution, len(prompt), [len(step) for step in steps], max_tokens)
             for first, read_from, end in runs:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from prm_kit.batching import epoch_updates, updates_per_epoch
 from prm_kit.checkpoints import starting_prm
+from prm_kit.cuda_extras import check_four_bit, to_four_bit, use_liger
 from prm_kit.distributed import World, world_of_torchrun
 from prm_kit.errors import InputError, PrmKitError, UsageError
 from prm_kit.examples import Example
@@ -85,6 +86,8 @@ def train(
         device = chosen_device(settings.device, world)
         if world.size > 1 and settings.objective == "implicit":
             raise UsageError("objective implicit trains in one process: its output layer cannot be spread over several")
+        if settings.lora is not None and settings.lora.four_bit:
+            check_four_bit(world, device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(settings.seed)
             return _train(settings, train_set, dev_set, out, manifests, progress, world, device)
@@ -102,7 +105,8 @@ def _train(
 ) -> dict[str, Any]:
     directory = RunDirectory(out, writes=world.is_first)
     with directory.timed("load"):
-        prm = starting_prm(settings, device if world.size == 1 else torch.device("cpu"))
+        in_place = world.size == 1 and not (settings.lora and settings.lora.four_bit)
+        prm = starting_prm(settings, device if in_place else torch.device("cpu"))
     with directory.timed("encode"):
         data = training_data(train_set, dev_set, prm.encoder, settings, settings.max_tokens or prm.card.max_tokens)
     _check_dev(settings, bool(data.dev))
@@ -133,7 +137,7 @@ def _train(
     return summary
 
 
-FREE_TO_CHANGE = {"micro_batch_tokens", "gradient_checkpointing", "reshard", "device"}
+FREE_TO_CHANGE = {"micro_batch_tokens", "gradient_checkpointing", "reshard", "liger", "device"}
 """Settings that a run may go on with others of: they change memory and speed, and the result by rounding only."""
 
 
@@ -154,6 +158,12 @@ class _Run:
         self.directory, self.progress = directory, progress if world.is_first else None
         self.model: nn.Module = prm.model
         self.parameters = sum(p.numel() for p in self.model.parameters())
+        four_bit = settings.lora is not None and settings.lora.four_bit
+        if four_bit:
+            to_four_bit(prm.model, prm.trunk)
+            prm.model.to(device)  # type: ignore[arg-type]
+        self.rebuilds = four_bit or world.size > 1
+        self.liger = use_liger(settings.liger, prm.model, device)
         self.adapters = _choose_trained(prm, settings)
         if settings.gradient_checkpointing:
             compute_activations_twice(prm.model)
@@ -242,6 +252,7 @@ class _Run:
             "parameters": {"all": self.parameters, "trained": trained},
             "device": str(self.prm.device),
             "processes": self.world.size,
+            "liger": self.liger,
             "micro_batch_tokens": self.work.forward.token_budget,
             "bfloat16": uses_bfloat16(settings.precision, self.prm.device),
             "checkpoint": "checkpoint",
@@ -328,9 +339,9 @@ class _Run:
         return interruption.check if self.world.size == 1 else lambda: None
 
     def _save_checkpoint(self) -> None:
-        """Leave the PRM as one plain directory. What is in slices is put into a model of the first process."""
+        """Leave the PRM as one plain directory. What is in slices or in 4 bits is put into a whole model first."""
         prm, adapters = self.prm, self.adapters
-        if self.world.size > 1:
+        if self.rebuilds:
             weights = whole_weights(self.model, self.world)
             if not self.world.is_first:
                 return
@@ -340,7 +351,7 @@ class _Run:
             prm.card = self.prm.card
         if adapters is not None:
             merge_adapters(adapters)
-        prm.model.requires_grad_(True).eval()
+        prm.model.requires_grad_(True).train(mode=False)
         prm.save(self.directory.path / "checkpoint")
 
     def _units(self, update: int) -> list[list[Example]]:

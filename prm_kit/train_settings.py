@@ -25,12 +25,15 @@ class LoraSettings(Settings):
         alpha: The update is scaled by alpha / rank.
         dropout: On the adapters' input.
         targets: Names of the linear layers, or "all-linear".
+        four_bit: Hold the backbone in 4 bits while its adapters learn (QLoRA, arXiv 2305.14314); the checkpoint has
+            them merged into the weights as they were. Needs CUDA and bitsandbytes.
     """
 
     rank: Positive = 16
     alpha: Positive = 32
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: Literal["all-linear"] | list[str] = "all-linear"
+    four_bit: bool = False
 
 
 class TrainSettings(Settings):
@@ -78,6 +81,7 @@ class TrainSettings(Settings):
         gradient_checkpointing: Compute activations twice to save memory.
         head_updates: So many first updates train the new head alone; then all that is to be trained, with a warm-up
             and a schedule of its own.
+        liger: "auto" (Liger's kernels on CUDA, where they are installed and know the family), or "off".
         reshard: With several processes: give up each other's weights and gradients after every layer (least memory),
             not once an update (least traffic).
         train_layers: Train only so many upper layers of the backbone, the norm above them and the head; 0: the head
@@ -124,6 +128,7 @@ class TrainSettings(Settings):
     max_gradient_norm: float | None = Field(1.0, gt=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
+    liger: Literal["auto", "off"] = "auto"
     reshard: bool = False
     head_updates: int = Field(0, ge=0)
     train_layers: int | None = Field(None, ge=0)

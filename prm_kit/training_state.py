@@ -26,9 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from prm_kit.distributed import World
 from prm_kit.errors import InputError, UsageError
@@ -160,7 +162,7 @@ class TrainingState:
         return next(self.model.parameters()).device
 
     def _load_optimizer(self, path: Path) -> None:
-        saved = dcp.HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+        saved = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
         for name, p in self.model.named_parameters():
             if f"{name}.step" in saved:  # a weight that had no gradient yet has no state
                 step = torch.zeros((), device=p.device)
@@ -243,14 +245,14 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 def _write(tensors: dict[str, Tensor], path: Path, world: World) -> None:
     with _plain_errors():
-        writer = dcp.HuggingFaceStorageWriter(str(path), save_distributed=True)
-        dcp.save(dict(tensors), storage_writer=writer, no_dist=world.size == 1)
+        writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
+        save(dict(tensors), storage_writer=writer, no_dist=world.size == 1)
 
 
 def _read(tensors: dict[str, Tensor], path: Path, world: World) -> None:
     """Read into the tensors, slices of any other number of processes too."""
     with _plain_errors():
-        dcp.load(dict(tensors), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=world.size == 1)
+        load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(path)), no_dist=world.size == 1)
 
 
 @contextmanager

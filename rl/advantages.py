@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from prm_kit.errors import UsageError
-from rl.batch import Batch, first_token_BT
+from rl.batch import Batch, first_token_BT, step_starts_BS
 from rl.groups import group_means, group_rows, row_means
 from rl.returns import generalised_advantages
 
@@ -165,11 +165,8 @@ def critic_steps(credit_BT: Tensor, counted_BT: Tensor, batch: Batch) -> Tensor:
         step_BT = torch.zeros_like(batch.mask_BT, dtype=torch.int64)
     else:
         step_BT = torch.where(batch.mask_BT, batch.step_BT, 0).long()
-    position_BT = torch.arange(step_BT.shape[1], device=step_BT.device).expand_as(step_BT)
     steps = int(step_BT.max()) + 1 if step_BT.numel() else 1
-    beyond_BS = torch.full((len(step_BT), steps), step_BT.shape[1], device=step_BT.device)
-    masked_BT = torch.where(batch.mask_BT, position_BT, step_BT.shape[1])
-    first_BS = beyond_BS.scatter_reduce(1, step_BT, masked_BT, "amin").clamp(max=step_BT.shape[1] - 1)
+    first_BS = step_starts_BS(step_BT, batch.mask_BT, steps).clamp(max=step_BT.shape[1] - 1)
     start_BT = values_BT.gather(1, first_BS.gather(1, step_BT))
     return _masked(credit_BT.double() - start_BT.double(), counted_BT, batch)
 

@@ -77,7 +77,7 @@ class Algorithm:
         length_penalty: Added to the reward.
         estimator: Advantage of the composed reward; None on the pure pair route.
         credit: Step rewards to step credit; None: their mean is a part of the reward.
-        process_estimator: Advantage of the credit.
+        process_estimator: Advantage of the credit; one that is 0 by `weights.process` is refused.
         finish: What is done to the sum of both.
         group_filter: Which groups train; the loop samples until it has enough.
         row_filter: Which rows of a group train.
@@ -130,6 +130,8 @@ class Algorithm:
             if self.estimator is None:
                 raise UsageError(f"{who}: credit of steps wants an estimator: the pair route has no advantages")
             compatibility.check_cell(name_of(self.credit), name_of(self.process_estimator))
+            if self.weights.process == 0:
+                raise UsageError(f"{who}: steps are credited with weight 0; set weights.process")
         by_sequence = name_of(self.surrogate) in ("gspo", "gmpo")
         if by_sequence and self.reduction is not loss_reduction.sequence_mean:
             raise UsageError(f"{who}: {name_of(self.surrogate)} is reduced with sequence_mean, not {self._reduction}")
@@ -202,12 +204,15 @@ def shown(value: Any) -> str:
     if isinstance(value, RewardWeights):
         return f"final {value.final:g}, process {value.process:g}, format {value.format:g}"
     if is_dataclass(value) and not isinstance(value, type):
-        return ", ".join(f"{f.name} {shown(getattr(value, f.name))}" for f in fields(value))
+        inner = {f.name: getattr(value, f.name) for f in fields(value)}
+        return ", ".join(shown(part) if callable(part) else f"{name} {shown(part)}" for name, part in inner.items())
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def with_parts(algorithm: Algorithm, parts: Mapping[str, Any]) -> Algorithm:
     """The algorithm with some parts replaced, each by a function, a name, {name: ..., number: ...}, a number or None.
+
+    A credit rule alone brings the algorithm's estimator along as `process_estimator`, and takes it away when it goes.
 
     Raises:
         UsageError: A part, a name or a number that does not exist, or parts that do not go together.
@@ -222,6 +227,9 @@ def with_parts(algorithm: Algorithm, parts: Mapping[str, Any]) -> Algorithm:
                 f"algorithm {algorithm.name} has no part {key!r}.{hint} Known: {', '.join(sorted(known))}."
             )
         changed[key] = _part(key, asked, getattr(algorithm, key))
+    if "credit" in changed and "process_estimator" not in changed:  # steps are compared as completions are
+        own = algorithm.process_estimator or changed.get("estimator", algorithm.estimator)
+        changed["process_estimator"] = own if changed["credit"] is not None else None
     return replace(algorithm, **changed)
 
 

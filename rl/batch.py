@@ -103,3 +103,17 @@ class Batch:
 def first_token_BT(mask_BT: Tensor) -> Tensor:
     """bool, the first generated token of each row."""
     return mask_BT & (mask_BT.cumsum(1) == 1)
+
+
+def step_starts_BS(step_BT: Tensor, mask_BT: Tensor, steps: int) -> Tensor:
+    """Where each step begins: int64, the first generated token of the step, or of the next one that owns a token.
+
+    T, the width, where there is none up to the end.
+    """
+    width = step_BT.shape[1]
+    position_BT = torch.arange(width, device=step_BT.device).expand_as(step_BT)
+    start_BS = torch.full((len(step_BT), steps), width, device=step_BT.device)
+    start_BS = start_BS.scatter_reduce(
+        1, torch.where(mask_BT, step_BT, 0), torch.where(mask_BT, position_BT, width), "amin"
+    )
+    return start_BS.flip(1).cummin(1).values.flip(1)

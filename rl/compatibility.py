@@ -78,8 +78,8 @@ WITHOUT_OWN_ROW = frozenset(
         "critic_steps",
     }
 )
-"""Estimators whose baseline does not hold the row itself: there added steps do not move it. Under the others a row's own
-mean moves its baseline by its share of the group."""
+"""Estimators whose baseline does not hold the row itself: there added steps do not move it. Under the others a
+row's own mean moves its baseline by its share of the group."""
 
 
 def cell(credit: str, estimator: str) -> str:

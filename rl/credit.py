@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from prm_kit.errors import UsageError
-from rl.batch import Batch
+from rl.batch import Batch, step_starts_BS
 from rl.groups import group_means, group_sums, row_means
 from rl.returns import Packed, gae, packed, sums_to_go, unpacked
 
@@ -152,18 +152,10 @@ def gae_steps(batch: Batch, *, gamma: float = 1.0, lam: float = 0.95) -> StepCre
     values_BT = batch.need("values_BT", "gae_steps")
     step_BT = batch.need("step_BT", "gae_steps")
     steps = _scored(batch)
-    width = steps.values.shape[1]
-    starts_BS = []
-    following_B = torch.zeros(len(values_BT), dtype=torch.float64, device=values_BT.device)
-    for k in range(width - 1, -1, -1):
-        of_step_BT = batch.mask_BT & (step_BT == k)
-        first_BT = of_step_BT & (of_step_BT.cumsum(1) == 1)
-        value_B = torch.where(first_BT, values_BT, 0.0).double().sum(1)
-        following_B = torch.where(of_step_BT.any(1), value_B, following_B)
-        starts_BS.append(following_B)
-    start_BS = torch.stack(starts_BS[::-1], dim=1).gather(1, steps.order)
-    start_BS = torch.where(steps.marked, start_BS, 0.0)
-    lam_B = torch.full_like(following_B, lam)
+    first_BS = step_starts_BS(step_BT, batch.mask_BT, steps.values.shape[1])
+    padded_BT = torch.cat([values_BT.double(), torch.zeros_like(values_BT[:, :1])], dim=1)  # 0 after the end
+    start_BS = torch.where(steps.marked, padded_BT.gather(1, first_BS).gather(1, steps.order), 0.0)
+    lam_B = torch.full_like(start_BS[:, 0], lam)
     return _credit(gae(steps.values, start_BS, gamma, lam_B) + start_BS, steps)
 
 

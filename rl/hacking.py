@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prm_kit.records import Solution
 
@@ -11,6 +12,9 @@ _SELF_CORRECTION = re.compile(r"\b(wait|hmm|let me (re)?check|actually,)|等等|
 
 WINDOW = 10
 """Updates that an alarm compares with the same number before them."""
+
+
+_WATCHED = ("process", "accuracy", "steps", "step_tokens", "one_step", "repetition")
 
 
 def instruments(solutions: Sequence[Solution], tokens: Sequence[int]) -> dict[str, float]:
@@ -38,17 +42,17 @@ def instruments(solutions: Sequence[Solution], tokens: Sequence[int]) -> dict[st
     }
 
 
-def alarms(lines: Sequence[Mapping[str, float]]) -> list[str]:
+def alarms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the last updates look like against the ones before them, in plain sentences; none is the good case.
 
     Args:
         lines: One mapping an update, oldest first, with `instruments` and "accuracy", and where there is a PRM
-            "process" in [0, 1]. Of fewer than twice `WINDOW` nothing is said.
+            "process" in [0, 1]; other keys are not looked at. Of fewer than twice `WINDOW` nothing is said.
     """
     if len(lines) < 2 * WINDOW:
         return []
     before, now = (
-        {key: sum(line.get(key, 0.0) for line in part) / len(part) for key in part[-1]}
+        {key: sum(line.get(key) or 0.0 for line in part) / len(part) for key in _WATCHED if key in part[-1]}
         for part in (lines[-2 * WINDOW : -WINDOW], lines[-WINDOW:])
     )
     found = []

@@ -81,7 +81,7 @@ class _Tiled(torch.autograd.Function):
             if entropies:
                 energy_N = scale_N * (energy_N + torch.where(mass_N > 0, shift_N, 0.0) * mass_N)
                 weights_NW = logits_NW.exp()
-                energy_N += (weights_NW * logits_NW).sum(1)
+                energy_N += torch.einsum("nw,nw->n", weights_NW, logits_NW)
             else:
                 weights_NW = logits_NW.exp_()
             mass_N = mass_N * scale_N + weights_NW.sum(1)
@@ -105,7 +105,8 @@ class _Tiled(torch.autograd.Function):
         for number, tile_WD in enumerate(torch.split(lm_head_VD, ctx.width)):
             log_p_NW = (hidden_ND @ tile_WD.T).float().sub_(log_mass_N[:, None])
             if ctx.entropies:  # d entropy / d logit = -p (log p + entropy)
-                slope_NW = (log_p_NW + entropy_N[:, None]).mul_(-entropy_slope_N[:, None]).sub_(slope_N[:, None])
+                constant_N = -entropy_slope_N * entropy_N - slope_N
+                slope_NW = torch.addcmul(constant_N[:, None], log_p_NW, -entropy_slope_N[:, None])
                 slope_NW.mul_(log_p_NW.exp_())
             else:
                 slope_NW = log_p_NW.exp_().mul_(-slope_N[:, None])

@@ -25,7 +25,7 @@ from prm_kit.records import Annotation, Solution
 Answer = TypeVar("Answer")
 
 BATCH = 250
-"""Tasks in one request."""
+"""Tasks in one request, about."""
 
 ATTEMPTS = 5
 """How often one batch is sent while the server keeps breaking off."""
@@ -88,7 +88,7 @@ def push(
         predictions: Annotations of one rater by solution id, that fill the pages in beforehand. They bias whoever
             labels.
         progress: Called as progress(stage, done, total, note).
-        batch: Tasks in one request.
+        batch: Tasks in one request, or a few more: a solution's go together.
         patience: Seconds to wait for a server that is being restarted.
 
     Raises:
@@ -243,11 +243,13 @@ def _with_prediction(data: dict[str, Any], annotation: Annotation | None, by: st
 
 
 def _batches(tasks: Iterable[tuple[Solution, NewTask]], most: int) -> Iterator[list[tuple[Solution, NewTask]]]:
+    """Requests; the pages of a solution go in one, so that nothing comes to stand between them."""
     held: list[tuple[Solution, NewTask]] = []
     size = 0
     for pair in tasks:
         length = len(json.dumps(pair[1].data))
-        if held and (len(held) == most or size + length > BATCH_BYTES):
+        another = held and pair[0].id != held[-1][0].id
+        if another and (len(held) >= most or size + length > BATCH_BYTES):
             yield held
             held, size = [], 0
         held.append(pair)

@@ -9,6 +9,8 @@ import typer
 
 from pipelines.output import Json, Out, Output
 
+_COUNTED = "the answers that OUT holds and all attempts of this run (lost ones of earlier runs are not known)"
+
 
 def judge(
     inputs: Annotated[list[Path], typer.Argument(help="Snapshot directories, or files that `prm-kit import` reads.")],
@@ -24,7 +26,10 @@ def judge(
         typer.Option("--set", help="KEY=VALUE: temperature, top_p, seed, max_tokens, show_reference, extra_body.NAME."),
     ] = None,
     structured: Annotated[
-        str, typer.Option(help="auto (tried once), json_schema_bounded, json_schema, json_object or text.")
+        str,
+        typer.Option(
+            help="auto (tried once; text for processbench), json_schema_bounded, json_schema, json_object or text."
+        ),
     ] = "auto",
     key_env: Annotated[str, typer.Option(help="Environment variable that holds the API key.")] = "PRM_KIT_API_KEY",
     key_file: Annotated[Path | None, typer.Option(help="File with the API key, readable by you only.")] = None,
@@ -33,9 +38,9 @@ def judge(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one attempt.")] = 180.0,
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds for one request with its retries.")] = 1800.0,
     prices: Annotated[Path | None, typer.Option(help="YAML: currency, models.NAME.{input,output} per million.")] = None,
-    max_cost: Annotated[float | None, typer.Option(help="Most that OUT may cost in all; needs --prices.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens, read and written, of OUT in all.")] = None,
-    max_calls: Annotated[int | None, typer.Option(help="Most calls that OUT may make in all.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help=f"Most to pay for {_COUNTED}; needs --prices.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help=f"Most tokens, read and written, of {_COUNTED}.")] = None,
+    max_calls: Annotated[int | None, typer.Option(help=f"Most calls: {_COUNTED}.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Label at most so many more solutions.")] = None,
     seed: Annotated[int, typer.Option(help="Of the order in which solutions are asked.")] = 0,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before spending.")] = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from pipelines.label.studio_inputs import in_order, naming, predictions_of, server_of, solutions_of
+from pipelines.label.studio_inputs import in_order, naming, predictions_of, pushed_project, server_of, solutions_of
 from pipelines.output import Json, Out, Output
 
 if TYPE_CHECKING:
@@ -154,8 +154,6 @@ def pull(
 
     from labeling.coverage import label_report
     from labeling.label_studio import pull as pulling
-    from labeling.label_studio.projects import find_project, page_of
-    from prm_kit.ledger import Ledger
     from prm_kit.run_directory import RunDirectory
 
     output = Output(as_json)
@@ -163,14 +161,9 @@ def pull(
     path = ledger or out / "ledger.sqlite"
     run.start({"label": "studio pull", "project": project, "ledger": str(path), "partial": partial})
     name_of = naming(names)
-    with (
-        server_of(data, url, token_file, insecure) as studio,
-        run.timed("pull"),
-        Ledger(path, must_exist=True) as store,
-    ):
-        place = find_project(studio, project)
+    with pushed_project(data, url, token_file, insecure, path, project) as at, run.timed("pull"):
         pulled, joined = pulling.pull(
-            studio, place, page_of(place), store, out / "export.json.gz", name_of, partial=partial
+            at.studio, at.project, at.page, at.ledger, out / "export.json.gz", name_of, partial=partial
         )
         report = label_report(joined)
     for kind in ("refused", "incomplete", "edited", "withdrawn"):
@@ -198,18 +191,12 @@ def status(
     from tempfile import TemporaryDirectory
 
     from labeling.label_studio import status as asking
-    from labeling.label_studio.projects import find_project, page_of
-    from prm_kit.ledger import Ledger
 
     output = Output(as_json)
     name_of = naming(names)
-    with (
-        server_of(data, url, token_file, insecure) as studio,
-        TemporaryDirectory() as folder,
-        Ledger(ledger, must_exist=True) as store,
-    ):
-        place = find_project(studio, project)
-        found = asking.status(studio, place, page_of(place), store.solution, Path(folder) / "export.json.gz", name_of)
+    with pushed_project(data, url, token_file, insecure, ledger, project) as at, TemporaryDirectory() as folder:
+        export = Path(folder) / "export.json.gz"
+        found = asking.status(at.studio, at.project, at.page, at.ledger.solution, export, name_of)
     if as_json:
         _show(output, found)
     else:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from labeling.label_studio.studio import Studio
+    from labeling.label_studio.interface import Page
+    from labeling.label_studio.studio import Project, Studio
     from prm_kit.ledger import Ledger
     from prm_kit.records import Annotation, Solution
 
@@ -37,6 +38,33 @@ def server_of(data: Path | None, url: str | None, token_file: Path | None, insec
         url, token, insecure = there.url, there.credentials.token, True  # ours, on this machine
     with SdkStudio(url, token, insecure) as studio:
         yield studio
+
+
+class Pushed(NamedTuple):
+    """A project that was pushed, and the ledger from which it was."""
+
+    studio: Studio
+    ledger: Ledger
+    project: Project
+    page: Page
+
+
+@contextmanager
+def pushed_project(
+    data: Path | None, url: str | None, token_file: Path | None, insecure: bool, ledger: Path, title: str
+) -> Iterator[Pushed]:
+    """The project of that title on the server that was named, or on the local one.
+
+    Raises:
+        UsageError: There is no such project, or as `server_of`.
+        InputError: There is no such ledger.
+    """
+    from labeling.label_studio.projects import find_project, page_of
+    from prm_kit.ledger import Ledger
+
+    with server_of(data, url, token_file, insecure) as studio, Ledger(ledger, must_exist=True) as opened:
+        project = find_project(studio, title)
+        yield Pushed(studio, opened, project, page_of(project))
 
 
 def solutions_of(snapshots: list[Path], ledger: Ledger) -> Iterable[Solution]:

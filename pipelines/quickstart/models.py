@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import time
-from collections.abc import Collection
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prm_kit.run_directory import RunDirectory
+from pipelines.quickstart.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from pipelines.quickstart.settings import Progress, QuickstartSettings
@@ -25,16 +20,8 @@ def train_models(settings: QuickstartSettings, out: Path, tell: Progress) -> dic
     Returns:
         The summaries of both runs, by name.
     """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(MODELS), context, initializer=_begin_child, initargs=(os.getpid(),)) as pool:
-        jobs = {name: pool.submit(train_model, name, settings, out) for name in MODELS}
-        running: Collection[Future[dict[str, Any]]] = jobs.values()
-        while running:
-            updates = sum(RunDirectory(out / name).metrics_lines() for name in MODELS)
-            tell("models", len(MODELS) - len(running), len(MODELS), f"{updates} updates")
-            running = wait(running, timeout=2).not_done
-        tell("models", len(MODELS), len(MODELS))
-        return {name: job.result() for name, job in jobs.items()}
+    runs = {out / name: partial(train_model, name, settings, out) for name in MODELS}
+    return dict(zip(MODELS, side_by_side("models", runs, tell), strict=True))
 
 
 def train_model(name: str, settings: QuickstartSettings, out: Path) -> dict[str, Any]:
@@ -63,17 +50,3 @@ def train_model(name: str, settings: QuickstartSettings, out: Path) -> dict[str,
         read_labelled(out / "data" / "dev"),
         out / name,
     )
-
-
-def _begin_child(parent: int) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: a run that is started again must not find it still writing."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)

@@ -5,6 +5,7 @@ OUT/
   data/train,dev,test    its sampled solutions, split into steps, with the task program's labels: snapshots
   labels/                what rules and simulated annotators say of the training solutions, merged: a ledger
   prm/, orm/             the training runs of the PRM and of the ORM of the same backbone and data
+  rl/prm, rl/outcome     the policy after RL with the PRM's step rewards, and with the outcome alone as a control
   checkpoint/            the PRM
   evaluation.json, report.html, summary.json
 
@@ -26,7 +27,7 @@ from prm_kit.run_directory import RunDirectory
 if TYPE_CHECKING:
     from pipelines.quickstart.settings import Progress, QuickstartSettings
 
-STAGES = ("policy", "solutions", "labels", "models", "evaluation")
+STAGES = ("policy", "solutions", "labels", "models", "evaluation", "rl")
 
 
 def run_quickstart(
@@ -51,6 +52,7 @@ def run_quickstart(
     from pipelines.quickstart.labels import label_solutions
     from pipelines.quickstart.models import train_models
     from pipelines.quickstart.outcome import evaluate_models, write_outcome
+    from pipelines.quickstart.policies import train_policies
     from pipelines.quickstart.settings import QuickstartSettings
     from pipelines.quickstart.solutions import make_solutions, train_policy
     from prm_kit.training_state import check_same_inputs
@@ -84,9 +86,12 @@ def run_quickstart(
             data, picked = evaluate_models(settings, out)
             write_outcome(out, data)
             tell("evaluation", 1, 1)
+        with clock.stage("rl"):
+            policies = train_policies(settings, out, tell)
+            run.log(stage="rl", **policies)
     finally:
         torch.set_num_threads(threads)
-    summary = summarise(settings, data, picked, counts, labels) | clock.seconds()
+    summary = summarise(settings, data, picked, counts, labels) | {"policy": policies} | clock.seconds()
     run.log(stage="evaluation", **{key: summary[key] for key in ("prm", "baselines", "best_of_n")})
     run.finish(summary)
     return summary

@@ -18,7 +18,7 @@ Progress = Callable[..., None]
 
 
 class QuickstartSettings(Settings):
-    """The defaults make a run of about three minutes on two CPU cores.
+    """The defaults make a run of about four minutes on two CPU cores.
 
     Attributes:
         seed: Of problems, weights, order of the data and samples.
@@ -34,6 +34,9 @@ class QuickstartSettings(Settings):
         prm_batch_tokens: Tokens of an update of the PRM and of the ORM.
         prm_epochs: Passes of the PRM and of the ORM over their solutions.
         prm_learning_rate: Peak, of both.
+        rl_updates: Updates of the policy, with the PRM's step rewards and, as a control, without.
+        rl_problems: Problems of an update; no other stage has seen them.
+        rl_learning_rate: Peak, of both runs.
     """
 
     seed: int = Field(0, ge=0)
@@ -49,6 +52,9 @@ class QuickstartSettings(Settings):
     prm_batch_tokens: Positive = 832
     prm_epochs: Positive = 6
     prm_learning_rate: Rate = 1.5e-3
+    rl_updates: Positive = 20
+    rl_problems: Positive = 32
+    rl_learning_rate: Rate = 3e-4
 
 
 def micro_batch_tokens(batch_tokens: int) -> int:

@@ -6,7 +6,9 @@ import typer
 
 from pipelines.rl.algorithms import algorithms
 from pipelines.rl.recommend import recommend
+from pipelines.rl.sft import sft
 from pipelines.rl.show import show
+from pipelines.rl.train import train
 
 app = typer.Typer(no_args_is_help=True, help="Reinforcement learning with step rewards.")
 
@@ -19,3 +21,5 @@ def _root() -> None:
 app.command("algorithms")(algorithms)
 app.command("show")(show)
 app.command("recommend")(recommend)
+app.command("train")(train)
+app.command("sft")(sft)

@@ -13,9 +13,6 @@ from pipelines.output import Output
 if TYPE_CHECKING:
     from rl.algorithms import Algorithm
 
-COLUMNS = ("estimator", "credit", "process_estimator", "surrogate", "reduction", "pairs")
-"""Parts in the table of presets; what else a preset has stands in its last column."""
-
 
 def algorithms(
     parts: Annotated[bool, typer.Option("--parts", help="List every part by kind, with its numbers.")] = False,
@@ -77,10 +74,19 @@ def registries() -> dict[str, Any]:
     return {**PARTS, **compounds}
 
 
-def extras(preset: Algorithm) -> str:
-    """What a preset has beside the columns of the table."""
-    shown = {key: value for key, value in preset.parts().items() if key not in (*COLUMNS, "group_size", "weights")}
-    return "; ".join(f"{key} {value}" for key, value in shown.items() if value not in ("-", "0"))
+def row_of(preset: Algorithm) -> tuple[str, str, str]:
+    """How a preset gets advantages (or pairs), its loss, and what else it has, in words."""
+    found = preset.parts()
+    advantage = found["estimator"]
+    if preset.credit is not None:
+        advantage += f" + {preset.weights.process:g} x {found['process_estimator']} of {found['credit']}"
+    loss = f"{found['surrogate']}, {found['reduction']}"
+    if preset.surrogate is None:
+        advantage, _, loss = found["pairs"].rpartition(", weight ")[0].partition(", ")
+    told = {"estimator", "credit", "process_estimator", "surrogate", "reduction", "group_size", "weights"}
+    told |= {"pairs"} if preset.surrogate is None else set()
+    others = {key: words for key, words in found.items() if key not in told and words not in ("-", "0")}
+    return advantage, loss, "; ".join(f"{key} {words}" for key, words in others.items())
 
 
 def _print_presets(output: Output) -> None:
@@ -88,11 +94,11 @@ def _print_presets(output: Output) -> None:
 
     from rl.presets import ALGORITHMS, CONTESTED
 
-    table = Table("algorithm", "source", *COLUMNS, "else", box=None, padding=(0, 1, 0, 0))
+    table = Table("algorithm", "source", box=None, padding=(0, 1, 0, 0))
+    for title in ("advantage (or pairs)", "loss", "else"):
+        table.add_column(title, overflow="fold")
     for name, preset in ALGORITHMS.items():
-        found = preset.parts()
-        cells = [found[column].removeprefix("builder ").replace(" loss ", " ") for column in COLUMNS]
-        table.add_row(f"{name}{'*' if name in CONTESTED else ''}", preset.source, *cells, extras(preset))
+        table.add_row(f"{name}{'*' if name in CONTESTED else ''}", preset.source, *row_of(preset))
     output.console.print(table)
     for sentence in CONTESTED.values():
         output.say(f"* {sentence}")

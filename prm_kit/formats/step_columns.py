@@ -58,6 +58,7 @@ _TABLE = pa.schema(
 
 _META = pa.schema([("rest", pa.string()), ("generator", pa.string()), ("human", pa.bool_()), ("branch", pa.int32())])
 
+
 def regular_rows(data: bytes, ends: Sequence[int], layout: StepsLayout) -> Columns:
     """Parse the lines that need no second look. Arrow is strict: a wrong type or key fails the whole block.
 

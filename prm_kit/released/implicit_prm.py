@@ -60,7 +60,8 @@ class ConversationEncoder(SegmentEncoder):
             steps = solution.steps
             ids = [*prompt, *self._text(self._first, _GAP.join(steps)), *self._close]
             if max_tokens is not None and len(ids) > max_tokens:
-                raise TooLongError(f"solution {solution.id}: {len(ids)} tokens, more than the {max_tokens} allowed")
+                reason = f"solution {solution.id}: {len(ids)} tokens, more than the {max_tokens} allowed"
+                raise TooLongError(reason, solution.id, len(ids), max_tokens)
             ends = [len(prompt) + len(self._text(self._first, _GAP.join(steps[: k + 1]))) for k in range(len(steps))]
             # The rendered length less two is an index into predictions, which stand one before what they predict.
             reads = [end + self._closing_and_gap - 1 for end in ends[:-1]]

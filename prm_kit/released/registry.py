@@ -15,6 +15,7 @@ from prm_kit.model import Prm, default_dtype
 from prm_kit.prm_scorer import PrmScorer
 from prm_kit.released.causal_pair import math_psa, math_shepherd, rlhflow, versaprm
 from prm_kit.released.checkpoint import Checkpoint, open_checkpoint
+from prm_kit.released.generative import genprm, thinkprm
 from prm_kit.released.implicit_prm import eurus
 from prm_kit.released.token_heads import pqm, pure, qwen_prm, reasoneval, skywork, trl
 from prm_kit.released.universal import universal
@@ -129,6 +130,8 @@ def _has_prm_token(checkpoint: Checkpoint) -> bool:
     return "[PRM]" in checkpoint.tokenizer.get_vocab()
 
 
+_WRITES = "it writes its verdicts, so that no single reading of a token gives its scores"
+
 FAMILIES: dict[str, Family] = {
     "qwen-prm": Family(
         qwen_prm,
@@ -171,6 +174,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "trl": Family(trl, looks=lambda it: _is_token_classification(it) and not _is_pure(it)),
     "pure": Family(pure, ("jinachris/PURE-PRM-7B",), looks=lambda it: _is_token_classification(it) and _is_pure(it)),
+    "genprm": Family(genprm, ("GenPRM/GenPRM-1.5B", "GenPRM/GenPRM-7B", "GenPRM/GenPRM-32B"), not_convertible=_WRITES),
+    "thinkprm": Family(
+        thinkprm, ("launch/ThinkPRM-1.5B", "launch/ThinkPRM-7B", "launch/ThinkPRM-14B"), not_convertible=_WRITES
+    ),
     "reasoneval": Family(
         reasoneval,
         ("GAIR/ReasonEval-7B", "GAIR/ReasonEval-34B"),

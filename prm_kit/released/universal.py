@@ -46,7 +46,11 @@ class PrefixEncoder(SegmentEncoder):
                 if max_tokens is not None and len(ids) > max_tokens:
                     raise TooLongError(
                         f"solution {solution.id}: step {step} has {len(ids)} tokens with all before it, "
-                        f"more than the {max_tokens} allowed"
+                        f"more than the {max_tokens} allowed",
+                        solution.id,
+                        len(ids),
+                        max_tokens,
+                        step,
                     )
                 found.append(Encoded(index, ids, [len(ids) - 1], [step], len(prompt)))
         return found

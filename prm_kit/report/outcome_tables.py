@@ -39,8 +39,8 @@ def prmbench_rows(data: Mapping[str, Any]) -> Table:
 
     solutions = next((found["solutions"] for found in data["prmbench"].values()), 0)
     note = (
-        f"PRMScore over {solutions:,} modified solutions: the mean of F1 and negative F1 of steps; F1 alone for MS, which "
-        "has no error. A step is called wrong below the scorer's threshold (first-error table)."
+        f"PRMScore over {solutions:,} modified solutions: the mean of F1 and negative F1 of steps; F1 alone for MS, "
+        "which has no error. A step is called wrong below the scorer's threshold (first-error table)."
     )
     return by_scorer(data, "prmbench", "PRMBench", note, columns, "prmbench", cells)
 
@@ -105,8 +105,8 @@ def length_rows(data: Mapping[str, Any]) -> Table:
 
     n = max((one["min"]["steps_without_error"]["n"] for one in data["length"].values()), default=0)
     note = (
-        f"Spearman's rho of the solution score with its length over the {n:,} solutions without an error, {signed(-1, 0)} "
-        "to +1: there, length says nothing of worth. Over all solutions: see the JSON."
+        f"Spearman's rho of the solution score with its length over the {n:,} solutions without an error, "
+        f"{signed(-1, 0)} to +1: there, length says nothing of worth. Over all solutions: see the JSON."
     )
     return by_scorer(data, "length", "Scores and length", note, columns, "length", cells, detail=True)
 
@@ -165,8 +165,8 @@ def _picks(data: Mapping[str, Any], key: str, title: str, picks: set[str], detai
         if line["pick"] in picks
     ]
     note = (
-        f"Percent of problems answered rightly by one pick of N, over {found['candidates']:,} solutions; a mean over all "
-        "choices of N. Random is pass@1, oracle pass@N: no pick can do better."
+        f"Percent of problems answered rightly by one pick of N, over {found['candidates']:,} solutions; a mean over "
+        "all choices of N. Random is pass@1, oracle pass@N: no pick can do better."
     )
     return Table(key, title, note, columns, rows, detail, of="pick")
 

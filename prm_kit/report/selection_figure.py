@@ -13,8 +13,8 @@ from prm_kit.report.svg import Plot
 from prm_kit.report.tables import share
 
 _FIXED = {"random": "baseline dashed", "majority": "baseline", "oracle": "right dashed"}
-_LEADING = {"min": ("wrong", "square"), "last": ("neutral", "triangle"), "product": ("model", "circle"),
-            "mean": ("right", "circle")}  # fmt: skip
+_LEADING = {"min": ("model", "circle"), "last": ("neutral", "triangle"), "product": ("wrong", "square"),
+            "mean": ("right", "triangle")}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def selection_figure(data: Mapping[str, Any]) -> SelectionFigure | None:
     for line in lines:
         _draw(plot, line, xs, sizes)
     keys = [(*_LEADING[line["aggregation"]], line["name"]) for line in lines if line["pick"] == "best"]
-    caption = "Above, dashed: oracle (some solution is right). Grey: majority; grey and dashed: one at random."
-    return SelectionFigure(plot.markup(), keys, f"{caption} Bands are intervals over problems.")
+    return SelectionFigure(plot.markup(), keys, "Bands are intervals over problems; oracle: some solution is right.")
 
 
 def _draw(plot: Plot, line: Mapping[str, Any], xs: Sequence[float], sizes: Sequence[int]) -> None:
@@ -63,6 +62,8 @@ def _draw(plot: Plot, line: Mapping[str, Any], xs: Sequence[float], sizes: Seque
         bounded = [(x, figure) for x, _, figure in drawn if figure["low"] is not None]
         plot.band([(x, figure["low"]) for x, figure in bounded], [(x, figure["high"]) for x, figure in bounded], kind)
     plot.line([(x, figure["value"]) for x, _, figure in drawn], kind)
+    if line["pick"] in _FIXED:
+        plot.text(xs[-1], line["figures"][-1]["value"], line["name"], "tick", "end")
     for x, size, figure in drawn:
         cell = share(figure)
         plot.dot(

@@ -142,6 +142,7 @@ def by_scorer(
     cells: Callable[[Mapping[str, Any]], list[Cell]],
     detail: bool = False,
 ) -> Table:
+    """A table with a row for every scorer that the section has something of."""
     rows = [
         Row(scorer, is_baseline, cells(data[section][scorer]))
         for scorer, is_baseline in roles_of(data).items()

@@ -103,13 +103,13 @@ def create_app(
     _add_rewards(app, service, aggregation)
 
     @app.get("/health", responses={405: _REFUSALS[405], 503: {"description": "Alive, but not taking requests."}})
-    def health() -> JSONResponse:
+    async def health() -> JSONResponse:
         """Whether the server is alive and takes requests."""
         ready = batcher.ready
         return JSONResponse({"alive": True, "ready": ready}, 200 if ready else 503)
 
     @app.get("/metrics", response_class=Response, responses=_REFUSALS | {200: {"content": {"text/plain": {}}}})
-    def figures() -> Response:
+    async def figures() -> Response:
         """Figures for Prometheus."""
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 

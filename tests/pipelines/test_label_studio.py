@@ -1,6 +1,7 @@
 import json
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +11,7 @@ from labeling.label_studio.projects import open_project
 from labeling.label_studio.studio import KnownTask, Project
 from pipelines import cli
 from pipelines.label import studio as verbs
+from pipelines.label import studio_inputs
 from pipelines.label.studio_inputs import in_order, naming
 from prm_kit.errors import InputError, UsageError
 from prm_kit.ledger import Ledger
@@ -18,6 +20,8 @@ from prm_kit.records import Annotation, Rater, Solution
 
 class Server:
     """A server that remembers tasks and exports what it is told to; the protocol is tested in tests/labeling."""
+
+    url = "http://127.0.0.1:1/"
 
     def __init__(self):
         self.made, self.rows, self.exported = [], [], []
@@ -68,7 +72,8 @@ class Server:
 @pytest.fixture
 def server(monkeypatch):
     fake = Server()
-    monkeypatch.setattr(verbs, "server_of", lambda *_: nullcontext(fake))
+    for module in (verbs, studio_inputs):
+        monkeypatch.setattr(module, "server_of", lambda *_: nullcontext(fake))
     return fake
 
 
@@ -100,6 +105,28 @@ def test_a_round_trip_brings_exactly_the_labels_into_the_ledger(server, data, tm
     shown = call("status", "--ledger", ledger)
     assert "ann@example.org" in shown
     assert json.loads(call("status", "--ledger", ledger, "--json"))["tasks_labelled"] == 1
+
+
+def test_pages_that_are_missing_and_labels_that_are_gone_are_told_where_people_look(server, tmp_path):
+    long = Solution.from_steps("long", [str(step) for step in range(20)])
+    short = Solution.from_steps("short", ["a", "b"])
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.append((), [long, short])
+    call("push", "-o", tmp_path / "push", "--ledger", path)
+    server.made = [replace(server.made[0], made="today")]
+    server.label(1, [1] * 10)
+    server.label(3, [1, 1])
+    pulled = json.loads(call("pull", "-o", tmp_path / "pull", "--ledger", path, "--json"))
+    assert (pulled["stored"], pulled["incomplete"], pulled["withdrawn"]) == (1, 1, 0)
+    entry = json.loads((tmp_path / "pull" / "incomplete.jsonl").read_text())
+    assert (entry["solution"], [page["task"] for page in entry["pages"]]) == (long.id, [2])
+    shown = call("status", "--ledger", path)
+    assert "missing from ann@example.org: page 2 of 2: http://127.0.0.1:1/projects/1/data?task=2" in shown
+    server.exported = [{**row, "annotations": []} for row in server.exported]
+    pulled = json.loads(call("pull", "-o", tmp_path / "again", "--ledger", path, "--json"))
+    assert (pulled["stored"], pulled["withdrawn"]) == (0, 1)
+    assert json.loads((tmp_path / "again" / "withdrawn.jsonl").read_text())["solution"] == short.id
 
 
 def test_a_queue_gives_the_order_and_the_choice(server, tmp_path):

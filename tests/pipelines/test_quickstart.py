@@ -27,6 +27,8 @@ SMALL = QuickstartSettings(
     samples=4,
     max_new_tokens=40,
     prm_epochs=1,
+    rl_updates=1,
+    rl_problems=2,
 )
 
 
@@ -137,7 +139,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_figures(run, tmp_path):
 
 CHILD = """
 import os, time
-from pipelines.quickstart.models import _begin_child
+from pipelines.quickstart.side_by_side import _begin_child
 parent = os.getpid()
 if os.fork() == 0:
     _begin_child(parent)

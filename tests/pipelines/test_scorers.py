@@ -20,6 +20,14 @@ def test_a_folder_is_loaded_and_an_address_is_asked(tmp_path, backbone, monkeypa
     assert remote.name == "theirs"
     with pytest.raises(UsageError, match="the server knows its PRM"):
         scorer_of("http://127.0.0.1:1234", family="trl")
+    with pytest.raises(UsageError, match="precision"):
+        scorer_of("http://127.0.0.1:1234", precision="bfloat16")
+
+
+def test_the_precision_is_that_of_the_trunk(tmp_path, backbone):
+    Prm.from_backbone(backbone).save(tmp_path / "prm")
+    for precision in ("float32", "bfloat16"):
+        assert scorer_of(tmp_path / "prm", precision=precision).prm.model.model.dtype == getattr(torch, precision)
 
 
 def test_the_aggregation_is_the_cards_else_the_smallest(backbone):

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from prm_kit.encode import StepEncoder, TooLongError, default_reading
+from prm_kit.errors import InputError
 from prm_kit.examples import Example, class_masses, collate, concatenated_targets, examples_of, examples_sha256
 from prm_kit.records import Annotation, Labelled, Rater, Solution
 from prm_kit.targets import targets_of
@@ -83,3 +86,15 @@ def test_the_hash_sees_ids_positions_targets_and_order():
     others = [[a], [b], [a, b], [b, a], [example([1, 2], [1], [1])], [example([1, 3], [0, 1], [1, 1])]]
     assert len({examples_sha256(other) for other in others}) == len(others)
     assert examples_sha256([a, b]) == examples_sha256([a, b])
+
+
+def test_a_step_without_a_read_position_stops_and_is_named(encoder, monkeypatch):
+    whole = encoder.encode
+    items = targets([1, None, -1], ["a", "b", "c"])
+
+    def forgetful(*asked, **changes):
+        return [replace(one, read_positions=one.read_positions[:2], steps=one.steps[:2]) for one in whole(*asked)]
+
+    monkeypatch.setattr(encoder, "encode", forgetful)
+    with pytest.raises(InputError, match=rf"solution {items[0].solution.id}, step 2: 0 read positions instead of 1"):
+        examples_of(items, encoder)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from prm_kit.errors import UsageError
-from prm_kit.optimization import adamw, choose_trained, learning_rate_share
+from prm_kit.optimization import adamw, choose_trained, learning_rate_share, stage_of
 
 
 def shares(updates=10, **changes):
@@ -91,3 +91,15 @@ def test_the_optimiser_moves_what_has_a_gradient():
     optimizer.step()
     # the first step of Adam is the learning rate against the sign of the gradient
     torch.testing.assert_close(head.weight.detach(), before - 0.1, atol=1e-5, rtol=0)
+
+
+def test_two_stages_are_counted_apart():
+    assert [stage_of(update, 5, 2) for update in range(5)] == [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
+    assert [stage_of(update, 2, 0) for update in range(2)] == [(0, 2), (1, 2)]
+
+
+def test_a_head_that_is_not_new_is_trained_only_where_all_weights_are():
+    for train_layers, trained in ((None, True), (1, False)):
+        model: Any = Tiny()
+        choose_trained(model, model.score, train_layers=train_layers, lora=None, fresh_head=False)
+        assert model.score.weight.requires_grad == trained

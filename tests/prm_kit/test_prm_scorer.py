@@ -1,42 +1,32 @@
+from collections.abc import Callable
+
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from prm_kit.encode import TooLongError
 from prm_kit.errors import InputError
 from prm_kit.model import Prm
 from prm_kit.prm_scorer import PrmScorer
+from prm_kit.readout import READOUTS
 from prm_kit.records import Solution
-
-WORDS = ["[UNK]", "[PAD]", "<|step|>", *map(str, range(10)), "+", "=", "so", "\n"]
-
-
-def make_prm(**changes: object) -> Prm:
-    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]", extra_special_tokens=["<|step|>"]
-    )
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-    )
-    prm = Prm.from_backbone(Qwen2ForCausalLM(config), tokenizer)
-    with torch.no_grad():
-        prm.head.weight.normal_(generator=torch.Generator().manual_seed(1))
-    prm.card = prm.card.model_copy(update=changes)
-    return prm
 
 
 @pytest.fixture(scope="module")
-def prm() -> Prm:
+def make_prm(backbone) -> Callable[..., Prm]:
+    """Makes PRMs with large random heads, so that scores differ."""
+
+    def make(*, readout="classes", members=1, **changes: object) -> Prm:
+        prm = Prm.from_backbone(backbone, readout=readout, members=members)
+        with torch.no_grad():
+            prm.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+        prm.card = prm.card.model_copy(update=changes)
+        return prm
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def prm(make_prm) -> Prm:
     return make_prm()
 
 
@@ -85,7 +75,7 @@ def test_a_solution_scores_the_same_alone_and_among_others(prm, share):
         assert alone.values == pytest.approx(score.values, abs=1e-5)
 
 
-def test_a_probability_that_underflows_to_zero_shifts_nothing():
+def test_a_probability_that_underflows_to_zero_shifts_nothing(make_prm):
     # QW-1: a read-out that keeps the non-zero probabilities would give fewer scores than steps
     prm = make_prm()
     with torch.no_grad():
@@ -96,7 +86,7 @@ def test_a_probability_that_underflows_to_zero_shifts_nothing():
     assert any(0.0 in p for p in score.probabilities)
 
 
-def test_the_temperature_of_the_card_divides_the_logits():
+def test_the_temperature_of_the_card_divides_the_logits(make_prm):
     prm = make_prm(temperature=4.0)
     solution = some_solutions()[0]
     (score,) = PrmScorer(prm).score([solution])
@@ -105,7 +95,7 @@ def test_the_temperature_of_the_card_divides_the_logits():
     )
 
 
-def test_a_long_solution_is_read_in_windows_or_refused():
+def test_a_long_solution_is_read_in_windows_or_refused(make_prm):
     # problem 1 and newline, then steps "3 <mark>" of 2 tokens: with 6 tokens a step sees one step before it
     solution = Solution.from_steps("1", ["3", "4", "5"], " ")
     prm = make_prm(max_tokens=6)
@@ -121,11 +111,11 @@ def test_a_long_solution_is_read_in_windows_or_refused():
         PrmScorer(prm, too_long="refuse").score([solution])
 
 
-def test_a_score_that_is_not_a_number_stops_and_names_the_solution():
+def test_a_score_that_is_not_a_number_stops_and_names_the_solution(make_prm):
     prm = make_prm()
     solutions = [Solution.from_steps("1", ["3"]), Solution.from_steps("1", ["4", "9"], " ")]
     with torch.no_grad():
-        prm.model.get_input_embeddings().weight[WORDS.index("9")] = float("nan")
+        prm.model.get_input_embeddings().weight[prm.tokenizer.convert_tokens_to_ids("9")] = float("nan")
     with pytest.raises(InputError, match=f"{solutions[1].id}, step .: the score is not a number"):
         PrmScorer(prm).score(solutions)
 
@@ -143,7 +133,12 @@ def test_what_does_not_fit_into_memory_goes_in_halves(prm, monkeypatch):
         return read_logits(self, input_ids_BT, *arguments, **options)
 
     monkeypatch.setattr(Prm, "read_logits", tight)
-    halved = PrmScorer(prm).score(solutions)
+    scorer = PrmScorer(prm, token_budget=60)
+    with pytest.warns(RuntimeWarning, match="token budget is"):
+        halved = scorer.score(solutions)
+    first = len(asked)
+    assert scorer.score(solutions) == halved
+    assert len(asked) - first < first  # what did not fit is not tried again
     assert max(asked) > 30
     for one, other in zip(whole, halved, strict=True):
         assert one.values == pytest.approx(other.values, abs=1e-5)
@@ -161,3 +156,39 @@ def test_scoring_leaves_the_model_as_it_was_and_tells_its_progress(prm):
     assert told[-1] == ("score", 12, 12, "")
     assert prm.model.config._attn_implementation == "sdpa"
     assert PrmScorer(prm).score([]) == []
+
+
+@pytest.mark.parametrize("name", READOUTS)
+def test_every_kind_of_head_is_read_as_the_card_says(make_prm, name):
+    readout = READOUTS[name]
+    scored = make_prm(readout=name, members=3 if readout.members else 1)
+    scored.card = scored.card.model_copy(update={"temperature": 2.0 if readout.log_probabilities else 1.0})
+    solutions = some_solutions()
+    for solution, score in zip(solutions, PrmScorer(scored).score(solutions), strict=True):
+        (one,) = scored.encoder.encode([solution])
+        with torch.no_grad():
+            logits_NK = scored.model(input_ids=torch.tensor([one.ids])).logits[0][one.read_positions]
+        if readout.log_probabilities is None:
+            assert list(score.values) == pytest.approx(logits_NK[:, 0].tolist(), abs=1e-5)
+            assert not score.is_bounded
+            continue
+        expected = readout.probabilities(logits_NK / 2.0).reshape(-1, 3)
+        found = torch.tensor(score.probabilities).reshape(-1, 3)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        if readout.uncertainty is None:
+            assert score.uncertainty is None
+        else:
+            assert list(score.uncertainty) == pytest.approx(readout.uncertainty(logits_NK / 2.0).tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_bfloat16_on_the_cpu_scores_as_float32_does_within_two_hundredths(make_prm, tmp_path, share):
+    # bfloat16 has 8 significant bits: a logit near 5 moves by some 0.02 a layer, a probability by a quarter of it
+    make_prm().save(tmp_path / "checkpoint")
+    exact, rounded = (Prm.load(tmp_path / "checkpoint", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert {weight.dtype for weight in rounded.model.model.parameters()} == {torch.bfloat16}
+    assert rounded.head.weight.dtype == torch.float32
+    scores = [PrmScorer(prm, share_prefixes=share).score(some_solutions()) for prm in (exact, rounded)]
+    first, second = (torch.tensor([p for score in given for p in score.probabilities]) for given in scores)
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(second, first, atol=0.02, rtol=0)

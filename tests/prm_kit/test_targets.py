@@ -162,3 +162,38 @@ def test_every_label_is_accounted_for():
     # soft s0 repeats 1 on s0 twice over; neutral twice; y after the error
     assert given_labels == found.count + sum(found.dropped_labels.values()) == 7
     assert found.dropped_labels == {"neutral": 2, "after the first error": 1, "repeats another prefix and step": 2}
+
+
+def test_shares_beside_a_value_count_only_where_shares_are_learnt():
+    solution = Solution.from_steps("p", ["s"])
+    label = StepLabel(0, 1, step_hash("s"), shares=(0.375, 0.0, 0.625), count=8)
+    both = [Labelled(solution, Annotation(solution.id, PERSON, (label,)))]
+    assert targets_of(both).items[0].distributions == ((0, 0, 1),)
+    assert targets_of(both, prefer_shares=True).items[0].distributions == ((0.375, 0.0, 0.625),)
+
+
+def test_a_value_of_wrong_is_a_first_error_also_where_its_shares_are_learnt():
+    solution = Solution.from_steps("p", ["s", "t"])
+    shares = (0.75, 0.0, 0.25)
+    labels = tuple(StepLabel(i, -1, step_hash(text), shares=shares) for i, text in enumerate(["s", "t"]))
+    found = targets_of(
+        [Labelled(solution, Annotation(solution.id, PERSON, labels))], prefer_shares=True, mask_after_first_error=True
+    )
+    assert found.items[0].steps == (0,)
+    assert found.dropped_labels == {"after the first error": 1}
+
+
+def test_whole_solutions_keep_the_steps_that_they_share_and_only_the_same_ones_count_once():
+    trunk = labelled([1, 1, -1], ["a", "b", "c"])
+    branch = labelled([1, 1, 1], ["a", "b", "d"])
+    again = labelled([1, -1, -1], ["a", "b", "c"], OTHER)
+    found = targets_of([trunk, branch, again], whole_solutions=True)
+    assert [item.solution.id for item in found.items] == [trunk.solution.id, branch.solution.id]
+    assert [item.steps for item in found.items] == [(0, 1, 2), (0, 1, 2)]
+    # b was called right twice and wrong once: the mean stands wherever b does
+    middle = pytest.approx((1 / 3, 0, 2 / 3))
+    assert [item.distributions[1] for item in found.items] == [middle, middle]
+    assert found.conflicts == 1
+    assert found.dropped_labels == {"repeats another solution": 3}
+    assert found.dropped_solutions == {"every label repeats another": 1}
+    assert [item.steps for item in targets_of([trunk, branch]).items] == [(0, 1, 2), (2,)]

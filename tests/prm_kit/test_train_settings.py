@@ -41,3 +41,42 @@ def test_what_contradicts_or_does_nothing_is_refused(changes, reason):
 def test_settings_load_no_torch():
     code = "import sys, prm_kit.train_settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+SOFT = {"objective": "bce", "neutral_policy": "half"}
+RANKS = {"objective": "pqm", "neutral_policy": "drop"}
+LOG_RATIO = {"objective": "implicit", "target": "outcome"}
+
+
+@pytest.mark.parametrize("asked", [SOFT, RANKS, LOG_RATIO, {"objective": "ensemble", "members": 2}])
+def test_each_objective_has_settings_that_go_with_it(asked):
+    assert TrainSettings(backbone="x", **asked).objective == asked["objective"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"objective": "binry"}, "objective"),
+        ({"objective": "binary"}, "say with neutral_policy where label 0 goes"),
+        ({"objective": "causal"}, "say with neutral_policy where label 0 goes"),
+        ({"objective": "ordinal", "margin": 2}, "margin: objective ordinal has no such setting"),
+        ({**RANKS, "members": 3, "beta": 1}, "members, beta: objective pqm has no such setting"),
+        ({**RANKS, "neutral_policy": "half"}, "half is neither"),
+        ({**RANKS, "too_long": "window"}, "needs whole solutions"),
+        ({**RANKS, "class_weights": "balanced"}, "has no class_weights"),
+        ({**RANKS, "metric": "macro_f1"}, "macro_f1 is not defined"),
+        ({"objective": "pqm", "target": "outcome"}, "target outcome reads one"),
+        ({**SOFT, "objective": "mse", "class_weights": [1, 1, 2]}, "has no class_weights"),
+        ({"objective": "implicit"}, "set target: outcome"),
+        ({**LOG_RATIO, "head_updates": 3}, "no new head"),
+        ({**LOG_RATIO, "train_layers": 0}, "no new head"),
+        ({**LOG_RATIO, "share_prefixes": True}, "after its own prefix"),
+        ({**LOG_RATIO, "too_long": "window"}, "needs whole solutions"),
+        ({"objective": "ensemble", "members": 1}, "members"),
+        ({"updates": 5, "head_updates": 5}, "leaves no update for the rest"),
+        ({"train_layers": 0, "head_updates": 5}, "the head alone is trained anyway"),
+    ],
+)
+def test_what_an_objective_cannot_do_is_refused_with_the_reason(changes, reason):
+    with pytest.raises(UsageError, match=reason):
+        validated(TrainSettings, {"backbone": "x", **changes}, "test")

@@ -67,3 +67,10 @@ def test_a_sample_is_spread_over_all(encoder):
     assert len(sample_like(examples, 20)) == 10
     sample = sample_like(examples, 4)
     assert [one.solution_id for one in sample] == [examples[i].solution_id for i in (0, 2, 5, 7)]
+
+
+def test_a_solution_that_ranks_nothing_is_left_out_and_counted(encoder):
+    train = [labelled("p", [1, -1]), labelled("q", [1]), labelled("q", [-1], "b")]
+    found = made(encoder, train, objective="pqm", neutral_policy="drop")
+    assert len(found.train) == 1
+    assert found.account["train"]["dropped_sequences"] == {"sequences without a right or wrong step": 1}

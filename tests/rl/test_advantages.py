@@ -101,7 +101,7 @@ def test_the_greedy_rollout_is_the_baseline_and_is_not_trained(make_batch):
 
 def test_a_group_without_its_greedy_rollout_is_refused(make_batch):
     batch = make_batch([1, 0, 1], groups=[4, 4, 9], is_reference_B=torch.tensor([False, True, False]))
-    with pytest.raises(UsageError, match="group 9.*the greedy rollout is missing"):
+    with pytest.raises(UsageError, match=r"group 9.*the greedy rollout is missing"):
         outcome(against_greedy, batch)
 
 

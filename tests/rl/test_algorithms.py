@@ -8,14 +8,37 @@ from rl import advantages, credit, loss_reduction, pairs, surrogates
 from rl.algorithms import COMPOUNDS, PARTS, Algorithm, Pairs, with_parts
 from rl.parts import described, name_of
 from rl.presets import ALGORITHMS, CONTESTED, algorithm
+from rl.rewards import RewardWeights
 from rl.scenarios import SCENARIOS
 
-NAMED = """grpo dapo vapo srpo gfpo gfpo-anchored dapo-dynamic vapo-gae srpo-resample gfpo-filter ppo dr-grpo rloo
-reinforce++ reinforce++-baseline remax gspo gmpo cispo sapo prime pure""".split()
+NAMED = {
+    "grpo",
+    "dapo",
+    "vapo",
+    "srpo",
+    "gfpo",
+    "gfpo-anchored",
+    "dapo-dynamic",
+    "vapo-gae",
+    "srpo-resample",
+    "gfpo-filter",
+    "ppo",
+    "dr-grpo",
+    "rloo",
+    "reinforce++",
+    "reinforce++-baseline",
+    "remax",
+    "gspo",
+    "gmpo",
+    "cispo",
+    "sapo",
+    "prime",
+    "pure",
+}
 
 
 def test_every_named_algorithm_is_there_under_its_own_name():
-    assert set(NAMED) <= set(ALGORITHMS)
+    assert set(ALGORITHMS) >= NAMED
     assert all(preset.name == name for name, preset in ALGORITHMS.items())
     assert set(CONTESTED) <= set(ALGORITHMS)
     for contested in ("dapo", "vapo", "srpo", "gfpo"):
@@ -64,10 +87,10 @@ def test_parts_are_replaced_by_name_by_number_and_by_function():
         },
     )
     assert changed.parts()["surrogate"] == "ppo_clip(high=0.28, dual=3)"
-    assert changed.parts()["pairs"] == "builder variance_aware, loss gfpo_anchored, weight 0.1"
+    assert changed.parts()["pairs"] == "variance_aware, gfpo_anchored, weight 0.1"
     assert (changed.weights.final, changed.weights.process, changed.group_size) == (1, 0.3, 4)
     assert changed.process_estimator is mine
-    assert algorithm("grpo", {"divergence": {"weight": 0.01}}).parts()["divergence"] == "estimate k3, weight 0.01"
+    assert algorithm("grpo", {"divergence": {"weight": 0.01}}).parts()["divergence"] == "k3, weight 0.01"
     assert described(ALGORITHMS["gfpo-anchored"].pairs.builder) == "prefix_sharing(eps=0.05)"
 
 
@@ -87,8 +110,9 @@ def test_parts_are_replaced_by_name_by_number_and_by_function():
         ("grpo", {"group_size": "many"}, "group_size: 'many' is no number"),
         ("rloo-min", {"process_estimator": None}, "credit and process_estimator belong together"),
         ("rloo-min", {"credit": "progress", "process_estimator": "gae_tokens"}, "nothing to bootstrap"),
+        ("grpo", {"credit": "min_form"}, "credited with weight 0; set weights.process"),
         ("gspo", {"reduction": "token_mean"}, "gspo is reduced with sequence_mean"),
-        ("gmpo", {"credit": "mean", "process_estimator": "group_mean"}, "one advantage per completion, and mean gives"),
+        ("gmpo", {"credit": "mean", "weights": {"process": 1}}, "one advantage per completion, and mean gives"),
         ("grpo", {"estimator": "gae_tokens"}, "gae_tokens need a critic"),
         ("grpo", {"estimator": None}, "an estimator and a surrogate belong together"),
         ("gfpo", {"pairs": None}, "nothing would be learnt"),
@@ -99,6 +123,13 @@ def test_what_does_not_exist_or_go_together_is_refused(name, parts, said):
     with pytest.raises(UsageError) as refusal:
         algorithm(name, parts)
     assert said in str(refusal.value)
+
+
+def test_a_credit_rule_brings_the_estimator_along_and_takes_it_away():
+    dense = algorithm("grpo", {"credit": "min_form", "weights": {"process": 0.5}})
+    assert dense.process_estimator is advantages.group_zscore
+    assert algorithm("pure", {"credit": None}).process_estimator is None
+    assert algorithm("pure", {"credit": "mean"}).process_estimator is advantages.leave_one_out_constant
 
 
 def test_step_credit_takes_the_process_part_out_of_the_composed_reward():
@@ -125,7 +156,8 @@ def test_dapo_with_the_variance_aware_pairs_of_the_handbook():
 def test_an_algorithm_of_ones_own_functions():
     mine = Algorithm(
         "mine", "", "", estimator=advantages.critic_steps, surrogate=surrogates.cispo, credit=credit.gae_steps,
-        process_estimator=advantages.critic_steps, critic=ALGORITHMS["ppo"].critic, reduction=loss_reduction.prompt_mean,
+        process_estimator=advantages.critic_steps, critic=ALGORITHMS["ppo"].critic,
+        reduction=loss_reduction.prompt_mean, weights=RewardWeights(),
     )  # fmt: skip
     assert mine.needs == {"critic", "step rewards"}
     assert Pairs in {compound for compound, _ in COMPOUNDS.values()}

@@ -100,12 +100,17 @@ class Person:
     def checked(self):
         return len(self.find(".prm-step .ant-radio-checked"))
 
+    def shown(self):
+        """The text of the first box and of the first step, "" where there is none; read at once, as pages change."""
+        texts = "return ['.prm-box', '.prm-step'].map(s => document.querySelector(s)?.innerText ?? '').join(' | ')"
+        return self.browser.execute_script(texts)
+
     def chosen(self):
         """By step what the button says that is chosen, None where none is."""
-        return [
-            next((choice.text for choice in step.find_elements("css selector", ".ant-radio-wrapper-checked")), None)
-            for step in self.find(".prm-step")
-        ]
+        return self.browser.execute_script(
+            "return [...document.querySelectorAll('.prm-step')].map("
+            "step => step.querySelector('.ant-radio-wrapper-checked')?.innerText ?? null)"
+        )
 
     def start(self, project):
         self.browser.get(f"{self.server.url}/projects/{project}/data?labeling=1")
@@ -231,11 +236,11 @@ def test_a_chinese_azerty_page_is_filled_in_beforehand_and_the_ledger_says_what_
 
     person.start(pushed["project"])
     person.until(lambda: person.checked() == 3, "a page that is filled in")
-    assert "Accepted" in person.find(".prm-box")[0].text
-    assert WORDING["zh"].step.format(number=1, total=3) in person.find(".prm-step")[0].text
+    assert "Accepted" in person.shown()
+    assert WORDING["zh"].step.format(number=1, total=3) in person.shown()
     assert person.chosen() == [f"{right} [A]", f"{wrong} [X]", f"{neutral} [D]"]
     person.press("+".join(SUBMIT))
-    person.until(lambda: "Changed" in person.find(".prm-box")[0].text and person.checked() == 2, "the second page")
+    person.until(lambda: "Changed" in person.shown() and person.checked() == 2, "the second page")
     person.strike("s", place="s")  # step 2: 0 instead of -1
     person.strike("e", place="e")  # step 3: +1
     person.strike("q", place="a")  # step 1: 0, and ...

@@ -28,6 +28,21 @@ def test_solutions_arrive_in_the_order_given_cut_into_windows(studio, project, l
     assert [solution.id for solution in ledger.solutions()] == [b, a, c]
 
 
+def test_the_pages_of_a_solution_are_sent_together_so_that_a_broken_push_leaves_none_behind(
+    studio, project, ledger, make_solution
+):
+    solutions = [make_solution(n, str(n)) for n in (2, 30, 20, 3)]  # 1, 3, 2 and 1 pages
+    studio.trouble["import_tasks"] = [None, *["before"] * ATTEMPTS]
+    with pytest.raises(StudioDownError):
+        push(studio, project, PAGE, solutions, ledger, batch=2, patience=0)
+    assert len(uids(studio)) == 4  # a request is full at two tasks, and the second solution had begun
+    push(studio, project, PAGE, solutions[::-1], ledger)
+    places = {}
+    for place, uid in enumerate(uids(studio)):
+        places.setdefault(uid.split("-")[0], []).append(place)
+    assert all(found == list(range(found[0], found[0] + len(found))) for found in places.values())
+
+
 def test_pushing_twice_adds_nothing(studio, project, ledger, make_solution):
     solutions = [make_solution(n, str(n)) for n in (3, 20)]
     push(studio, project, PAGE, solutions, ledger)

@@ -100,7 +100,7 @@ def test_a_row_becomes_a_solution_and_an_annotation_by_whoever_labelled(tmp_path
 
 def test_rows_without_a_label_give_no_annotation(tmp_path):
     items, _, _, _ = both(tmp_path, "\n".join([line(labels=[None] * 3, first_error=None), line(labels=...,
-        first_error=...), line()]))  # fmt: skip
+        first_error=...), line(problem="another")]))  # fmt: skip
     assert [len(item) for item in items] == [1, 1, 2]
 
 

@@ -35,6 +35,7 @@ LLAMA3 = (
 TEXTS = [
     "What is 12 plus 30? Step 1: We add 12 and 30. Step 2: The sum is 42. user assistant system + - Yes No",
     "Let's think step by step. Question: Answer: the answer is 42, so we are done.",
+    "Yes\nNo\ncorrect\nincorrect\n",
     "a \n\n b \n\n\n\n c \n\n\n\n\n d + - \n\n \n",
 ] * 20
 

@@ -122,7 +122,7 @@ def test_what_was_run_and_every_scorer_and_section_is_on_the_page(data):
 
 def test_every_svg_has_a_name_for_those_who_cannot_see_it(data):
     images = [attributes for tag, attributes in Page(render(data)).opened if tag == "svg"]
-    assert len(images) == 1 + 9 * len(data["scorers"])
+    assert len(images) == 1 + 9 * len(data["scorers"]) + len(data["calibration_after"])
     assert all(image["role"] == "img" and image["aria-label"] for image in images)
 
 

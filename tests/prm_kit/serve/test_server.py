@@ -69,6 +69,6 @@ def refuses(url):
 
 def test_a_port_that_is_taken_is_refused_in_one_line():
     taken = listen("127.0.0.1", 0)
-    with pytest.raises(UsageError, match="cannot listen on 127.0.0.1 port"):
+    with pytest.raises(UsageError, match=r"cannot listen on 127\.0\.0\.1 port"):
         listen("127.0.0.1", taken.getsockname()[1])
     taken.close()
