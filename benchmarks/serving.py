@@ -1,8 +1,8 @@
 """Serving speed: requests scored together beside one forward a request, by the same application.
 
 Clients send one solution a request and the next as soon as it is answered; eight solutions have one problem, as the
-rollouts of an RL step do, and the requests come in random order. Both servers run in processes of their own, one after
-the other, with the same random model; throughput, median and 99th percentile of the latency by number of clients.
+rollouts of an RL step do, and the requests come in random order. Both servers run in processes of their own with the
+same random model and are asked in turns; throughput, median and 99th percentile of the latency by number of clients.
 Run: python benchmarks/serving.py
 """
 
@@ -24,40 +24,50 @@ ARMS = {"batched": 2_048, "one by one": 1}
 """Name of each server and its `batch_tokens`; with 1 every solution is scored alone."""
 
 
+Figures = tuple[float, float, float]
+"""Solutions per second; median and 99th percentile of the latency in seconds."""
+
+
 def main() -> None:
     arguments = parse()
     if arguments.batch_tokens:
         serve(arguments)
         return
-    figures: dict[tuple[str, int], tuple[float, float, float]] = {}
-    for arm, batch_tokens in ARMS.items():
-        url, process = started(batch_tokens)
-        try:
-            asyncio.run(load(url, 1, 8, arguments.seed))  # warm
-            for clients in arguments.clients:
-                requests = min(arguments.requests, max(24, 8 * clients))
-                figures[arm, clients] = asyncio.run(load(url, clients, requests, arguments.seed))
-        finally:
+    servers = {arm: started(batch_tokens) for arm, batch_tokens in ARMS.items()}
+    found: dict[tuple[str, int], list[Figures]] = {}
+    try:
+        for url, _ in servers.values():
+            asyncio.run(load(url, 1, 4, arguments.seed))  # warm
+        for clients in arguments.clients:
+            for number in range(arguments.rounds):
+                for arm, (url, _) in servers.items():
+                    figures = asyncio.run(load(url, clients, max(16, 2 * clients), arguments.seed + number))
+                    found.setdefault((arm, clients), []).append(figures)
+    finally:
+        for _, process in servers.values():
             process.terminate()
             process.wait()
-    print(
-        f"{'clients':>7} {'server':12} {'solutions/s':>11} {'p50 ms':>8} {'p99 ms':>8} {'throughput':>11} {'p50':>6} {'p99':>6}"
-    )
+    print(f"{'clients':>7} {'server':12} {'solutions/s':>11} {'p50 ms':>8} {'p99 ms':>8}   beside one by one")
     for clients in arguments.clients:
-        base = figures["one by one", clients]
+        base = medians(found["one by one", clients])
         for arm in ARMS:
-            rate, p50, p99 = figures[arm, clients]
-            ratios = f"{rate / base[0]:10.2f}x {p50 / base[1]:5.2f}x {p99 / base[2]:5.2f}x"
-            print(f"{clients:7d} {arm:12} {rate:11.1f} {p50 * 1000:8.0f} {p99 * 1000:8.0f} {ratios}")
+            rate, p50, p99 = medians(found[arm, clients])
+            ratios = f"{rate / base[0]:.2f}x  {p50 / base[1]:.2f}x  {p99 / base[2]:.2f}x"
+            print(f"{clients:7d} {arm:12} {rate:11.1f} {p50 * 1000:8.0f} {p99 * 1000:8.0f}   {ratios}")
+
+
+def medians(some: list[Figures]) -> Figures:
+    rate, p50, p99 = (statistics.median(column) for column in zip(*some, strict=True))
+    return rate, p50, p99
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 256])
-    parser.add_argument("--requests", type=int, default=512, help="most requests of one measurement")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hidden", type=int, default=384)
-    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--vocabulary", type=int, default=2000)
     parser.add_argument("--batch-tokens", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -92,13 +102,11 @@ def serve(arguments: argparse.Namespace) -> None:
     run(app, listening, lambda: print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True))
 
 
-async def load(url: str, clients: int, requests: int, seed: int) -> tuple[float, float, float]:
+async def load(url: str, clients: int, requests: int, seed: int) -> Figures:
     """Solutions per second, median latency and 99th percentile in seconds."""
     some = solutions(random.Random(seed), -(-requests // 8), 8, shared=False)[:requests]
-    bodies = [
-        json.dumps({"items": [{"problem": one.problem, "steps": one.steps, "separator": "\n"}]}).encode()
-        for one in some
-    ]
+    items = [{"problem": one.problem, "steps": one.steps, "separator": "\n"} for one in some]
+    bodies = [json.dumps({"items": [item]}).encode() for item in items]
     waiting = iter(bodies)
     seconds: list[float] = []
 

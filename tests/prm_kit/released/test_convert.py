@@ -2,10 +2,12 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForTokenClassification,
     LlamaForCausalLM,
     MistralForCausalLM,
+    MistralModel,
     Qwen2ForCausalLM,
     Qwen2ForTokenClassification,
     Qwen2Model,
@@ -66,6 +68,42 @@ def test_the_converted_checkpoint_gives_the_published_scores(family, source, tmp
         logits = plain(input_ids=torch.tensor([encoded.ids])).logits[0, encoded.read_positions]
     right = logits[:, 0].sigmoid() if family == "skywork" else logits.softmax(-1)[:, 1]
     assert [p[2] for p in published.score(solutions[:1])[0].probabilities] == pytest.approx(right.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("head", "outputs", "readout"), [("score_head", 3, "classes"), ("v_head.summary", 1, "unbounded")]
+)
+def test_heads_without_a_mark_or_without_bounds_are_converted_as_they_are(
+    head, outputs, readout, tmp_path, config_of, save_twin, mistral, solutions
+):
+    tokenizer = type(mistral)(tokenizer_object=mistral.backend_tokenizer, unk_token="<unk>", bos_token="<s>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[PRM]"]} if outputs == 1 else {"pad_token": "<s>"})
+    config = config_of("mistral", tokenizer, score_dimension=3)
+    torch.manual_seed(0)
+    trunk, layer = MistralModel(config), torch.nn.Linear(16, outputs)
+    tensors = {f"model.{key}": tensor for key, tensor in trunk.state_dict().items()}
+    tensors |= {f"{head}.{key}": tensor for key, tensor in layer.state_dict().items()}
+    save_twin(tmp_path / "source", config, tensors, tokenizer)
+    published = load_prm(tmp_path / "source").score(solutions)
+    assert convert_prm(tmp_path / "source", tmp_path / "out").readout == readout
+    ours = load_prm(tmp_path / "out").score(solutions)
+    assert [one.values for one in ours] == [pytest.approx(one.values, abs=1e-6) for one in published]
+    assert ours[0].is_bounded is (outputs == 3)
+
+
+def test_the_number_format_stays_as_it_is_stored(tmp_path, config_of, llama3, solutions):
+    torch.manual_seed(0)
+    LlamaForCausalLM(config_of("llama", llama3)).to(torch.bfloat16).save_pretrained(tmp_path / "source")
+    llama3.save_pretrained(tmp_path / "source")
+    assert convert_prm(tmp_path / "source", tmp_path / "out", family="versaprm").difference <= 1e-6
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert stored["model.layers.0.mlp.up_proj.weight"].dtype == torch.bfloat16
+    assert stored["score.weight"].dtype == torch.float32
+    one, other = (
+        load_prm(tmp_path / name, family=family, dtype=torch.bfloat16).score(solutions)
+        for name, family in (("source", "versaprm"), ("out", None))
+    )
+    assert one == other
 
 
 def test_a_causal_prm_of_ours_is_converted_too(tmp_path, config_of, qwen):

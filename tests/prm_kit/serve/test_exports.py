@@ -111,9 +111,8 @@ def test_two_classes_become_vllms_qwen_prm_exactly(readout, tmp_path):
     index = json.loads((done.out / "model.safetensors.index.json").read_text())["weight_map"]
     tensors = {name: load_file(done.out / file)[name] for name, file in index.items()}
     kept = load_file(checkpoint / "model.safetensors")
-    assert {name for name in tensors if not name.startswith("score.")} == {
-        n for n in kept if not n.startswith("score.")
-    }
+    assert set(tensors) - set(kept) == {f"score.{layer}.{part}" for layer in (0, 2) for part in ("weight", "bias")}
+    assert set(kept) - set(tensors) == {"score.weight", "score.bias"}
     trunk = Prm.load(checkpoint).trunk
     for item in read_golden(done.out / "golden.jsonl")[:4]:
         with torch.no_grad():

@@ -1,0 +1,56 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from prm_kit.model import Prm
+from prm_kit.policy import Policy
+from prm_kit.tasks.arithmetic_policy import arithmetic_policy, arithmetic_tokenizer
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models")
+    Policy.of(arithmetic_policy(0, hidden=16, layers=1), arithmetic_tokenizer()).save(path / "policy")
+    Prm.from_backbone(path / "policy").save(path / "prm")
+    return path
+
+
+def invoke(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_policy_is_taught_by_demonstrations_and_then_by_a_prm(models, tmp_path):
+    sizes = ["--demonstrations", 20, "--held-out", 5, "batch_tokens=500"]
+    taught = invoke("rl", "sft", "arithmetic", "--policy", models / "policy", "--out", tmp_path / "sft", *sizes)
+    assert taught.exit_code == 0, taught.output
+    small = ["updates=1", "problems=2", "group_size=2", "max_new_tokens=8", "split=newline"]
+    result = invoke(
+        "rl", "train", "arithmetic", "--policy", tmp_path / "sft" / "checkpoint", "--prm", models / "prm",
+        "--algorithm", "rloo-min", "--out", tmp_path / "rl", "--problems", 4, "--held-out", 3, "--json", *small,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["parts"]["credit"] == "min_form"
+    assert len(summary["held_out"]["after"]["sampled"]) == 3
+    assert Policy.load(tmp_path / "rl" / "checkpoint").template == Policy.load(models / "policy").template
+
+
+def test_a_contested_name_says_what_it_means_and_a_dense_algorithm_asks_for_a_prm(models, tmp_path):
+    sizes = ["updates=1", "problems=2", "group_size=2", "max_new_tokens=8", "split=newline"]
+    ask = ["rl", "train", "arithmetic", "--policy", models / "policy", "--problems", 4, "--held-out", 0, *sizes]
+    dense = invoke(*ask, "--algorithm", "dapo", "--out", tmp_path / "a")
+    assert dense.exit_code == 2
+    assert "--prm PATH|URL" in dense.stderr
+    assert "ByteDance's (2503.14476) is dapo-dynamic" in dense.output
+
+
+def test_a_task_without_demonstrations_and_a_wrong_key_are_refused(models, tmp_path):
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"problem": "1 + 1", "answer": "2"}\n')
+    bare = invoke("rl", "sft", f"file:{problems}", "--policy", models / "policy", "--out", tmp_path / "a")
+    assert bare.exit_code == 2
+    wrong = invoke("rl", "train", "arithmetic", "--policy", "x", "--out", tmp_path / "b", "learning_rat=1")
+    assert wrong.exit_code == 2
+    assert "learning_rate" in wrong.stderr
