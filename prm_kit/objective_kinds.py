@@ -7,9 +7,7 @@ from typing import Literal
 
 from prm_kit.card import CheckpointKind, ReadoutName
 
-ObjectiveName = Literal[
-    "cross-entropy", "ordinal", "binary", "bce", "mse", "pqm", "ensemble", "causal", "implicit"
-]  # fmt: skip
+ObjectiveName = Literal["cross-entropy", "ordinal", "binary", "bce", "mse", "pqm", "ensemble", "causal", "implicit"]
 
 
 @dataclass(frozen=True)

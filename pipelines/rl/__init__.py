@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from pipelines.rl.algorithms import algorithms
+from pipelines.rl.compare import compare
 from pipelines.rl.recommend import recommend
 from pipelines.rl.sft import sft
 from pipelines.rl.show import show
@@ -23,3 +24,4 @@ app.command("show")(show)
 app.command("recommend")(recommend)
 app.command("train")(train)
 app.command("sft")(sft)
+app.command("compare")(compare)

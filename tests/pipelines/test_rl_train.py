@@ -37,6 +37,24 @@ def test_a_policy_is_taught_by_demonstrations_and_then_by_a_prm(models, tmp_path
     assert Policy.load(tmp_path / "rl" / "checkpoint").template == Policy.load(models / "policy").template
 
 
+def test_algorithms_are_compared_on_the_same_rollouts_and_seeds(models, tmp_path):
+    small = ["updates=1", "problems=2", "max_new_tokens=8", "split=newline"]
+    ask = ["rl", "compare", "arithmetic", "--policy", models / "policy", "--out", tmp_path, "-a", "rloo", "-a", "grpo",
+           "--seeds", 2, "--problems", 4, "--held-out", 3, *small]  # fmt: skip
+    first = invoke(*ask, "--json")
+    assert first.exit_code == 0, first.output
+    found = json.loads(first.stdout)["algorithms"]
+    assert [one["rollouts"] for one in found.values()] == [
+        32,
+        32,
+    ]  # two groups of 16, the larger of the two presets' sizes
+    assert len(found["grpo"]["sampled_after"]["seeds"]) == 2
+    assert found["grpo"]["sampled_before"] == found["rloo"]["sampled_before"]
+    again = invoke(*ask)
+    assert again.exit_code == 0
+    assert "2 runs" in again.output
+
+
 def test_a_contested_name_says_what_it_means_and_a_dense_algorithm_asks_for_a_prm(models, tmp_path):
     sizes = ["updates=1", "problems=2", "group_size=2", "max_new_tokens=8", "split=newline"]
     ask = ["rl", "train", "arithmetic", "--policy", models / "policy", "--problems", 4, "--held-out", 0, *sizes]

@@ -137,7 +137,7 @@ def test_what_does_not_fit_into_memory_goes_in_halves(prm, monkeypatch):
     with pytest.warns(RuntimeWarning, match="token budget is"):
         halved = scorer.score(solutions)
     first = len(asked)
-    assert scorer.score(solutions) == halved
+    scorer.score(solutions)  # a warning would be an error
     assert len(asked) - first < first  # what did not fit is not tried again
     assert max(asked) > 30
     for one, other in zip(whole, halved, strict=True):
