@@ -28,13 +28,13 @@ fi
 
 echo "== its client"
 client="$home/client"
-if ! "$client/bin/python" -c "import label_studio_sdk, selenium, latex2mathml, polars, pytest_timeout" 2> /dev/null; then
+if ! "$client/bin/python" -c "import label_studio_sdk, selenium, latex2mathml, polars, tokenizers, pytest_timeout" 2> /dev/null; then
     rm -rf "$client"
     "$python" -m venv "$client"
     # Not the pinned set: label-studio-sdk holds numpy back. Not torch: labels need none.
     "$client/bin/pip" install --quiet label-studio-sdk==2.1.2 selenium==4.51.0 "latex2mathml>=3.77" \
         "polars>=1.30" "pyarrow>=18" "pydantic>=2.10" "pyyaml>=6.0" "typer>=0.15" "rich>=13" \
-        "pytest>=8.3" "pytest-timeout>=2.3" "hypothesis>=6.120"
+        "tokenizers>=0.21" "pytest>=8.3" "pytest-timeout>=2.3" "hypothesis>=6.120"
 fi
 
 echo "== tests"  # without the conftest of all tests, which wants torch

@@ -65,6 +65,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for way in results:
             results[way].append(one(way, arguments))
+            print(way, results[way][-1], file=sys.stderr)
     print(
         f"{arguments.tokens} tokens x {arguments.vocabulary}, hidden {arguments.hidden}, {arguments.threads} thread(s)"
     )

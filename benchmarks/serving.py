@@ -1,8 +1,9 @@
 """Serving speed: requests scored together beside one forward a request, by the same application.
 
 Clients send one solution a request and the next as soon as it is answered; eight solutions have one problem, as the
-rollouts of an RL step do, and the requests come in random order. Both servers run in processes of their own with the
-same random model and are asked in turns; throughput, median and 99th percentile of the latency by number of clients.
+rollouts of an RL step do, and the requests come in random order. Both servers have the same random model, run in one
+process beside that of the clients, and are asked in turns; throughput, median and 99th percentile of the latency by
+number of clients.
 Run: python benchmarks/serving.py
 """
 
@@ -11,14 +12,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import random
 import statistics
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
 
 import httpx2
+import torch
+import uvicorn
 from scoring import random_prm, solutions
+
+from pipelines.serve import token_counter
+from prm_kit.prm_scorer import PrmScorer
+from prm_kit.serve.app import create_app
+from prm_kit.serve.server import listen
+from prm_kit.serve.settings import ServeSettings
 
 ARMS = {"batched": 2_048, "one by one": 1}
 """Name of each server and its `batch_tokens`; with 1 every solution is scored alone."""
@@ -30,23 +39,19 @@ Figures = tuple[float, float, float]
 
 def main() -> None:
     arguments = parse()
-    if arguments.batch_tokens:
-        serve(arguments)
-        return
-    servers = {arm: started(batch_tokens) for arm, batch_tokens in ARMS.items()}
+    ours, theirs = multiprocessing.Pipe()
+    server = multiprocessing.get_context("fork").Process(target=serve, args=(arguments, theirs), daemon=True)
+    server.start()
+    urls: dict[str, str] = ours.recv()
     found: dict[tuple[str, int], list[Figures]] = {}
-    try:
-        for url, _ in servers.values():
-            asyncio.run(load(url, 1, 4, arguments.seed))  # warm
-        for clients in arguments.clients:
-            for number in range(arguments.rounds):
-                for arm, (url, _) in servers.items():
-                    figures = asyncio.run(load(url, clients, max(16, 2 * clients), arguments.seed + number))
-                    found.setdefault((arm, clients), []).append(figures)
-    finally:
-        for _, process in servers.values():
-            process.terminate()
-            process.wait()
+    for url in urls.values():
+        asyncio.run(load(url, 1, 4, arguments.seed))  # warm
+    for clients in arguments.clients:
+        for number in range(arguments.rounds):
+            for arm, url in urls.items():
+                figures = asyncio.run(load(url, clients, max(16, clients), arguments.seed + number))
+                found.setdefault((arm, clients), []).append(figures)
+    server.terminate()
     print(f"{'clients':>7} {'server':12} {'solutions/s':>11} {'p50 ms':>8} {'p99 ms':>8}   beside one by one")
     for clients in arguments.clients:
         base = medians(found["one by one", clients])
@@ -69,37 +74,29 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--vocabulary", type=int, default=2000)
-    parser.add_argument("--batch-tokens", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def started(batch_tokens: int) -> tuple[str, subprocess.Popen[str]]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--batch-tokens", str(batch_tokens)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("http://"):
-            return line.strip(), process
-    raise SystemExit("the server did not start")
-
-
-def serve(arguments: argparse.Namespace) -> None:
-    import torch
-
-    from pipelines.serve import token_counter
-    from prm_kit.prm_scorer import PrmScorer
-    from prm_kit.serve.app import create_app
-    from prm_kit.serve.server import listen
-    from prm_kit.serve.server import serve as run
-    from prm_kit.serve.settings import ServeSettings
-
+def serve(arguments: argparse.Namespace, pipe: Connection) -> None:
+    """Serve every arm on a port of its own, in one process, and tell the addresses."""
     torch.set_num_threads(1)
     some = solutions(random.Random(arguments.seed), 64, 8, shared=False)
     scorer = PrmScorer(random_prm(arguments, [text for one in some for text in (one.problem, *one.steps)]))
-    settings = ServeSettings(batch_tokens=arguments.batch_tokens)
-    listening = listen("127.0.0.1", 0)
-    app = create_app(scorer, settings, count_tokens=token_counter(scorer))
-    run(app, listening, lambda: print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True))
+    count = token_counter(scorer)
+    apps = {
+        arm: create_app(scorer, ServeSettings(batch_tokens=tokens), count_tokens=count) for arm, tokens in ARMS.items()
+    }
+    sockets = {arm: listen("127.0.0.1", 0) for arm in apps}
+
+    async def both() -> None:
+        servers = [
+            uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).serve(sockets=[sockets[arm]])
+            for arm, app in apps.items()
+        ]
+        await asyncio.gather(*servers)
+
+    pipe.send({arm: f"http://127.0.0.1:{listening.getsockname()[1]}" for arm, listening in sockets.items()})
+    asyncio.run(both())
 
 
 async def load(url: str, clients: int, requests: int, seed: int) -> Figures:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.evaluate_inputs import identity, read_inputs
 from pipelines.output import Json, Out, Output
 from pipelines.score import MaxRejectShare, check_rejected
 from pipelines.scorers import Family, Precision, Reference
@@ -22,9 +23,6 @@ Progress = Callable[[str, int, int | None, str], None]
 
 ORM = "orm"
 """Name of the outcome model, which is reported as a baseline."""
-
-RATER = "rater:"
-"""What the name of a rater begins with, where a model is asked for."""
 
 
 def command(
@@ -61,7 +59,6 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Step metrics, ProcessBench and PRMBench, best-of-N, calibration, contamination: tables, JSON and a report."""
-    from pipelines.data import evaluated_rows, labelled_solutions, snapshots_of
     from pipelines.recipe import EvaluateStage
     from prm_kit.errors import UsageError
     from prm_kit.evaluate.benchmarks import benchmark_named, coverage
@@ -83,31 +80,29 @@ def command(
     run.start({"models": models, "precision": precision, **settings.model_dump(mode="json")})
 
     with output.progress() as progress, run.timed("evaluate"):
-
-        def snapshots(paths: Sequence[str]) -> list[Path]:
-            return snapshots_of(paths, out / "imported", progress, known.options if known else None)
-
-        def labelled(paths: Sequence[str] | None) -> list[Labelled]:
-            return labelled_solutions(snapshots(paths), ledger, rater_kind or ()) if paths else []
-
-        rows = evaluated_rows(snapshots(inputs), ledger, rater_kind or ())
-        everything = [path for paths in (inputs, dev, train) for path in snapshots(paths or ())]
-        scorers = {
-            name: _scorer(source, name, everything, ledger, family, reference, precision)
-            for name, source in models.items()
-        }
-        about = {"checkpoint": checkpoint} | ({"benchmark": coverage(known, rows)} if known else {})
+        found = read_inputs(
+            [inputs, dev or (), train or ()],
+            models,
+            known,
+            ledger,
+            rater_kind or (),
+            out / "imported",
+            progress,
+            family=family,
+            reference=reference,
+            precision=precision,
+        )
         evaluation = evaluate_models(
-            scorers,
-            not_by(rows, checkpoint),
-            dev=not_by(labelled(dev), checkpoint),
+            found.scorers,
+            found.rows,
+            dev=found.dev,
             dev_name=", ".join(dev or ()),
-            train=labelled(train),
+            train=found.train,
             settings=settings,
             seed=seed,
             name=known.title if known else ", ".join(Path(path).name for path in inputs),
-            about=about,
-            folder=out,
+            about={"checkpoint": checkpoint} | ({"benchmark": coverage(known, found.rows)} if known else {}),
+            folder=out / f"scores-{identity(models, family, reference, precision)}",
             progress=progress,
         )
     write_report(out / "report.html", evaluation)
@@ -261,31 +256,3 @@ def write_calibrated(checkpoint: Path, out: Path, found: Mapping[str, Any] | Non
         shutil.copytree(checkpoint, part, dirs_exist_ok=True)
         write_json(part / "prm.json", card.model_copy(update={"temperature": temperature}).model_dump(mode="json"))
     return temperature
-
-
-def not_by(rows: Sequence[Labelled], source: str) -> list[Labelled]:
-    """The rows without those that the evaluated rater labelled: nobody is right by definition."""
-    return [row for row in rows if f"{RATER}{row.annotation.rater.kind}/{row.annotation.rater.name}" != source]
-
-
-def _scorer(
-    source: str,
-    name: str,
-    snapshots: Sequence[Path],
-    ledger: Path | None,
-    family: str | None,
-    reference: str | None,
-    precision: str,
-) -> StepScorer:
-    if not source.startswith(RATER):
-        from pipelines.scorers import scorer_of
-
-        return scorer_of(source, name, family=family, reference=reference, precision=precision)
-    from prm_kit.evaluate.raters import RaterScorer
-    from prm_kit.view import View
-
-    rows = list(View(snapshots, ledger).labelled())
-    own = [
-        row.annotation for row in rows if f"{RATER}{row.annotation.rater.kind}/{row.annotation.rater.name}" == source
-    ]
-    return RaterScorer.of(source, own)

@@ -43,7 +43,7 @@ class PrmCard(Settings):
         target: What it was trained on: labels of steps, or final correctness alone (an outcome model).
         max_tokens: Most tokens of a sequence; None: no limit known.
         aggregation: How step scores make a solution's score unless asked otherwise.
-        temperature: Logits are divided by it before the softmax (calibration).
+        temperature: Log-probabilities are divided by it, and normalised (calibration).
         base_model: Name or path of the backbone.
         training_data: Hashes of the manifests of the training data.
         tokenizer_sha256: What `tokenizer_fingerprint` said, to recognise the tokenizer by.

@@ -1,7 +1,8 @@
 """What two optional packages add on CUDA: Liger's fused kernels, and 4-bit weights from bitsandbytes.
 
-We have run neither: this was written without a CUDA device at hand, against the sources of liger-kernel 0.8.5. What
-could be tested is when each is used and when it is refused, and that 4-bit layers take the place of the right ones.
+Written without a CUDA device at hand. Liger has not been run: the call follows the sources of liger-kernel 0.8.5, and
+what is tested is when it is made. 4-bit layers of bitsandbytes 0.50 with peft's adapters have computed and learnt on
+the CPU, which that package can do slowly; a whole run with them on CUDA has not been made.
 """
 
 from __future__ import annotations

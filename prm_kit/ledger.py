@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from prm_kit.errors import InputError
-from prm_kit.ledger_schema import APPLICATION_ID, LEDGER_VERSION, SCHEMA
+from prm_kit.ledger_schema import open_database, writing
 from prm_kit.records import (
     Annotation,
     Labelled,
@@ -32,9 +32,6 @@ from prm_kit.records import (
     solution_from_json,
     solution_to_json,
 )
-
-BUSY_SECONDS = 60.0
-"""How long a writer waits for its turn before it gives up."""
 
 _PAGE = 500
 
@@ -69,15 +66,7 @@ class Ledger:
         if must_exist and not self.path.is_file():
             raise InputError(f"{self.path}: no such ledger")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            self._prepare()
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise InputError(f"{self.path}: is no ledger: {error}") from None
-        except InputError:
-            self._db.close()
-            raise
+        self._db = open_database(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +99,7 @@ class Ledger:
         given = {solution.id: solution for solution in solutions}
         annotations = list(annotations)  # before the transaction: whoever makes them may take hours
         stored = known = stored_solutions = 0
-        with self._writing():
+        with writing(self._db):
             for solution in given.values():
                 stored_solutions += self._insert_solution(solution)
             for annotation in annotations:
@@ -133,18 +122,35 @@ class Ledger:
 
     def solutions(self) -> Iterator[Solution]:
         """Every solution, in the order of appending."""
-        for rows in self._pages("SELECT seq, record FROM solutions WHERE seq > ? ORDER BY seq LIMIT ?"):
-            for _, record in rows:
+        for rows in self.solution_rows():
+            for _, _, record in rows:
                 yield solution_from_json(json.loads(record))
+
+    def solution_rows(self, page: int = _PAGE) -> Iterator[list[tuple[int, str, str]]]:
+        """Pages of seq, id and record (JSON text) of every solution, in the order of appending."""
+        return self._pages("SELECT seq, id, record FROM solutions WHERE seq > ? ORDER BY seq LIMIT ?", page)
 
     def current(self) -> Iterator[Annotation]:
         """The latest annotation of each rater on each solution, in the order of appending."""
-        for rows in self._pages(
-            "SELECT seq, * FROM annotations AS a WHERE seq > ? AND NOT EXISTS (SELECT 1 FROM annotations AS b WHERE "
-            "b.solution_id = a.solution_id AND b.rater_kind = a.rater_kind AND b.rater_name = a.rater_name "
-            "AND b.seq > a.seq) ORDER BY seq LIMIT ?"
-        ):
+        for rows in self.current_rows():
             yield from self._annotations(rows)
+
+    def current_rows(self, page: int = _PAGE) -> Iterator[list[tuple[Any, ...]]]:
+        """The table's rows of what `current` gives, in pages."""
+        return self._pages(
+            "SELECT * FROM annotations AS a WHERE seq > ? AND NOT EXISTS (SELECT 1 FROM annotations AS b WHERE "
+            "b.solution_id = a.solution_id AND b.rater_kind = a.rater_kind AND b.rater_name = a.rater_name "
+            "AND b.seq > a.seq) ORDER BY seq LIMIT ?",
+            page,
+        )
+
+    def label_rows(self, first: int, last: int) -> list[tuple[Any, ...]]:
+        """The labels of the annotations whose `seq` is one of these or between: `seq`, and all but the step's hash."""
+        return self._db.execute(
+            "SELECT annotation, step, value, share_wrong, share_neutral, share_good, count, stderr, comment, sources "
+            "FROM labels WHERE annotation BETWEEN ? AND ? ORDER BY annotation, step",
+            (first, last),
+        ).fetchall()
 
     def labelled_by(self, rater: Rater) -> set[str]:
         """Ids of the solutions whose latest annotation by a rater of this kind and name is of this version."""
@@ -163,7 +169,7 @@ class Ledger:
 
     def everything(self) -> Iterator[Annotation]:
         """Every annotation ever appended, superseded ones included, in the order of appending."""
-        for rows in self._pages("SELECT seq, * FROM annotations WHERE seq > ? ORDER BY seq LIMIT ?"):
+        for rows in self._pages("SELECT * FROM annotations WHERE seq > ? ORDER BY seq LIMIT ?"):
             yield from self._annotations(rows)
 
     def history(self, solution_id: str, rater: Rater | None = None) -> list[Annotation]:
@@ -174,7 +180,7 @@ class Ledger:
             rater: Only this rater's (of any version).
         """
         rows = self._db.execute(
-            "SELECT seq, * FROM annotations WHERE solution_id = ? ORDER BY seq", (solution_id,)
+            "SELECT * FROM annotations WHERE solution_id = ? ORDER BY seq", (solution_id,)
         ).fetchall()
         found = self._annotations(rows)
         return [a for a in found if rater is None or (a.rater.kind, a.rater.name) == (rater.kind, rater.name)]
@@ -185,55 +191,6 @@ class Ledger:
             solution = self.solution(annotation.solution_id)
             assert solution is not None
             yield Labelled(solution, annotation)
-
-    def _prepare(self) -> None:
-        (mode,) = self._db.execute("PRAGMA journal_mode").fetchone()
-        if mode != "wal":
-            self._retry("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        if self._version() == 0:
-            with self._writing():
-                if self._version() == 0:
-                    if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                        raise InputError(f"{self.path}: a database of something else, no ledger")
-                    for statement in SCHEMA:
-                        self._db.execute(statement)
-        (application,) = self._db.execute("PRAGMA application_id").fetchone()
-        if application != APPLICATION_ID:
-            raise InputError(f"{self.path}: a database of something else, no ledger")
-        if self._version() != LEDGER_VERSION:
-            raise InputError(
-                f"{self.path}: ledger of version {self._version()}, this prm-kit reads {LEDGER_VERSION}; "
-                "use the version that wrote it"
-            )
-
-    def _version(self) -> int:
-        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
-
-    def _retry(self, statement: str) -> None:
-        """Run what SQLite does not wait for: switching to the write-ahead log while another process does the same."""
-        until = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                self._db.execute(statement)
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise
-                time.sleep(0.01)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One transaction that takes its turn at the start, so that it never fails half way for want of it."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     def _insert_solution(self, solution: Solution) -> bool:
         if self._db.execute("SELECT 1 FROM solutions WHERE id = ?", (solution.id,)).fetchone():
@@ -283,15 +240,15 @@ class Ledger:
         )
         return True
 
-    def _pages(self, query: str) -> Iterator[list[tuple[Any, ...]]]:
+    def _pages(self, query: str, page: int = _PAGE) -> Iterator[list[tuple[Any, ...]]]:
         """Pages of rows by `seq`: no cursor stays open, so a slow reader holds nothing up."""
         last = 0
-        while rows := self._db.execute(query, (last, _PAGE)).fetchall():
+        while rows := self._db.execute(query, (last, page)).fetchall():
             yield rows
             last = rows[-1][0]
 
     def _annotations(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[Annotation]:
-        for seq, _, known_id, solution_id, kind, name, version, when, flags, lead_time, comment, meta, _ in rows:
+        for seq, known_id, solution_id, kind, name, version, when, flags, lead_time, comment, meta, _ in rows:
             labels = self._db.execute(
                 "SELECT step, value, step_hash, share_wrong, share_neutral, share_good, count, stderr, comment, "
                 "sources FROM labels WHERE annotation = ? ORDER BY step",
@@ -320,3 +277,8 @@ def _label(row: tuple[Any, ...]) -> StepLabel:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC, so fine that no two changes of mind share it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

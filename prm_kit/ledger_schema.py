@@ -1,11 +1,21 @@
-"""The tables of a ledger, and the triggers that keep them append-only."""
+"""The tables of a ledger, the triggers that keep them append-only, and how the file is opened and written."""
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prm_kit.errors import InputError
 from prm_kit.records import RATER_KINDS
 
 LEDGER_VERSION = 1
 """Raised whenever a reader of the version before would misread a ledger."""
+
+BUSY_SECONDS = 60.0
+"""How long a writer waits for its turn before it gives up."""
 
 APPLICATION_ID = 0x70726D4B
 """Marks the file as ours in its header: "prmK"."""
@@ -83,3 +93,74 @@ SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {LEDGER_VERSION}",
 )
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open a ledger's file; an empty or absent one becomes a ledger.
+
+    Raises:
+        InputError: It is no ledger, or one of another version.
+    """
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        _prepare(db, path)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise InputError(f"{path}: is no ledger: {error}") from None
+    except InputError:
+        db.close()
+        raise
+    return db
+
+
+@contextmanager
+def writing(db: sqlite3.Connection) -> Iterator[None]:
+    """One transaction that takes its turn at the start, so that it never fails half way for want of it."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    (mode,) = db.execute("PRAGMA journal_mode").fetchone()
+    if mode != "wal":
+        _retry(db, "PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA foreign_keys = ON")
+    if _version(db) == 0:
+        with writing(db):
+            if _version(db) == 0:
+                if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    raise InputError(f"{path}: a database of something else, no ledger")
+                for statement in SCHEMA:
+                    db.execute(statement)
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION_ID:
+        raise InputError(f"{path}: a database of something else, no ledger")
+    if _version(db) != LEDGER_VERSION:
+        raise InputError(
+            f"{path}: ledger of version {_version(db)}, this prm-kit reads {LEDGER_VERSION}; "
+            "use the version that wrote it"
+        )
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _retry(db: sqlite3.Connection, statement: str) -> None:
+    """Run what SQLite does not wait for: switching to the write-ahead log while another process does the same."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            db.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)

@@ -123,8 +123,8 @@ class PrmScorer:
         readout = self.prm.readout
         if readout.log_probabilities is None:
             return [_Read(None, value, None) for value in logits_NK[:, 0].tolist()]
-        logits_NK = logits_NK / self.prm.card.temperature
-        rows = readout.probabilities(logits_NK).tolist()
+        tempered_N3 = readout.log_probabilities(logits_NK) / self.prm.card.temperature
+        rows = torch.softmax(tempered_N3, dim=-1).tolist()
         unsure = readout.uncertainty(logits_NK).tolist() if readout.uncertainty else [None] * len(rows)
         return [_Read((p[0], p[1], p[2]), None, u) for p, u in zip(rows, unsure, strict=True)]
 

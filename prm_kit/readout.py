@@ -1,8 +1,8 @@
 """From what a head gives to class probabilities: one pure function per kind of head.
 
 A checkpoint's card names its read-out; training, scoring, conversion and export go by it. N steps, K outputs of the
-head, M members of an ensemble; classes in the order (-1, 0, +1). Calibration divides the outputs by a temperature
-before they come here.
+head, M members of an ensemble; classes in the order (-1, 0, +1). Calibration divides the log-probabilities that
+come out of here by a temperature and normalises; with a softmax or a sigmoid that is dividing the outputs.
 """
 
 from __future__ import annotations

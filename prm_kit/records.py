@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, get_args
@@ -198,6 +198,11 @@ class Annotation:
         The step hashes are left out: the solution's id already fixes every step's text.
         """
         return _digest(annotation_text(self))
+
+    @property
+    def timeless_id(self) -> str:
+        """The id that it has without its time: equal for those that say the same."""
+        return replace(self, time="").id
 
     @property
     def first_error(self) -> int | None:

@@ -126,6 +126,11 @@ class SegmentEncoder:
         behind = self._between or self.mark_ids
         self._rest = follow or (special if self._ends_special(behind) else continued)
 
+    @property
+    def is_read_at_a_special_token(self) -> bool:
+        """Whether a step is read at one special token, which no text holds: what servers can find in the ids."""
+        return len(self.mark_ids) == 1 and self.mark_id in self._added and self.reading.read_back == 0
+
     def encode(
         self,
         solutions: Sequence[Solution],

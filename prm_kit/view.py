@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from prm_kit.alignment import Aligned, align, taken
-from prm_kit.arrow import (
-    ANNOTATIONS,
-    SOLUTIONS,
-    annotation_from,
-    annotations_batch,
-    solutions_batch,
-    solutions_from,
-)
+from prm_kit.arrow import ANNOTATIONS, annotation_from, solutions_from
 from prm_kit.errors import UsageError, unknown_name
 from prm_kit.ledger import Ledger
+from prm_kit.ledger_part import LedgerPart
 from prm_kit.records import RATER_KINDS, Labelled, Solution
-from prm_kit.snapshot import READ_ROWS, Snapshot
+from prm_kit.snapshot import Snapshot
 
 
 class Part(Protocol):
@@ -45,36 +39,6 @@ class Part(Protocol):
     def annotation_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The annotations, streamed."""
         ...
-
-
-class LedgerPart:
-    """The current annotations of a ledger and its solutions, read once.
-
-    Args:
-        ledger: The ledger.
-        annotations: False: only its solutions are wanted; there are no annotations then.
-    """
-
-    def __init__(self, ledger: Ledger, annotations: bool = True) -> None:
-        # Annotations first: whatever is appended meanwhile, their solutions are there.
-        self._annotations = _table(ledger.current() if annotations else iter(()), annotations_batch, ANNOTATIONS)
-        self._solutions = _table(ledger.solutions(), solutions_batch, SOLUTIONS)
-
-    def solutions(self) -> pl.LazyFrame:
-        """Columns of `arrow.SOLUTIONS`."""
-        return pl.LazyFrame(pl.from_arrow(self._solutions))
-
-    def annotations(self) -> pl.LazyFrame:
-        """Columns of `arrow.ANNOTATIONS`."""
-        return pl.LazyFrame(pl.from_arrow(self._annotations))
-
-    def solution_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The solutions."""
-        return iter((self._solutions.select(columns) if columns else self._solutions).to_batches())
-
-    def annotation_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The annotations."""
-        return iter((self._annotations.select(columns) if columns else self._annotations).to_batches())
 
 
 class Frames(NamedTuple):
@@ -299,10 +263,3 @@ def _is_one_of(column: str, wanted: Sequence[str], there: pl.Series) -> pl.Expr:
         if name not in known:
             raise unknown_name(column.replace("_", " "), name, known)
     return pl.col(column).is_in(list(wanted))
-
-
-def _table(records: Iterator[Any], batch_of: Callable[[Sequence[Any]], pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    batches = []
-    while held := list(islice(records, READ_ROWS)):
-        batches.append(batch_of(held))
-    return pa.Table.from_batches(batches, schema)

@@ -73,7 +73,8 @@ class Loss:
 def update_of(algorithm: Algorithm, batch: Batch, history: Sequence[float] = ()) -> Update:
     """Advantages and weights of a whole update.
 
-    Completions that were cut off get no process advantage. `batch.reward_B` was composed with
+    Completions that were cut off gain nothing by their steps and keep what they lose by them: were they let off, a
+    wrong solution would be the better for running on to the limit. `batch.reward_B` was composed with
     `algorithm.composed_weights`.
 
     Args:
@@ -100,9 +101,9 @@ def update_of(algorithm: Algorithm, batch: Batch, history: Sequence[float] = ())
     if algorithm.credit is not None and algorithm.process_estimator is not None:
         step_BT, credited_BT = to_tokens(algorithm.credit(batch), batch)
         credited_BT = credited_BT & counted_BT
-        if batch.truncated_B is not None:
-            credited_BT = credited_BT & ~batch.truncated_B[:, None]
         process_BT = algorithm.weights.process * algorithm.process_estimator(step_BT, credited_BT, batch)
+        if batch.truncated_B is not None:
+            process_BT = torch.where(batch.truncated_B[:, None], process_BT.clamp(max=0.0), process_BT)
         credit_BT = credit_BT + algorithm.weights.process * torch.where(credited_BT, step_BT, 0.0)
     advantage_BT = outcome_BT + process_BT
     if algorithm.finish is not None:

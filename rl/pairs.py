@@ -169,12 +169,12 @@ def prefix_sharing(
 
 
 def near_miss(candidates: Candidates, seed: int, *, eps: float = 0.0, edits: int = 2) -> list[Pair]:
-    """Completions that differ in 1 to `edits` steps (put in, left out or changed)."""
+    """Completions that differ in 1 to `edits` steps (put in, left out or changed) and have a step in common."""
     names = candidates.step_names("near_miss")
     chosen = []
     for rows in candidates.groups():
         for i, j in _ordered(candidates, rows, eps):
-            if 0 < edit_distance(names[i], names[j], edits) <= edits:
+            if 0 < edit_distance(names[i], names[j], edits) <= min(edits, max(len(names[i]), len(names[j])) - 1):
                 chosen.append((i, j))
     return _pairs(candidates, chosen)
 

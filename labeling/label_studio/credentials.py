@@ -1,11 +1,11 @@
-"""Secrets in files that only the user can read, and where a token may come from."""
+"""Secrets in files and a directory that only the user can read, and where a token may come from."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -71,3 +71,29 @@ def token_for(url: str, token_file: Path | None, environment: Mapping[str, str] 
             "Label Studio shows it under Account & Settings"
         )
     return token.strip()
+
+
+def private_directory(path: Path, ours: Collection[str]) -> Path:
+    """A directory for secrets, made for us alone if it is not there; returned by its one real name.
+
+    One that is there keeps its mode: it is somebody's, and all that is kept in it must be for us alone by itself.
+
+    Args:
+        path: The directory.
+        ours: Names of files by which one that is not empty is known to be ours.
+
+    Raises:
+        UsageError: It cannot be made, others can write to it, or it holds something else.
+    """
+    path = path.resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        names, about = {found.name for found in path.iterdir()}, path.stat()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; take another --data") from None
+    if os.name == "posix" and (about.st_mode & 0o022 or about.st_uid != os.geteuid()):
+        raise UsageError(f"{path}: others can write to it; take another --data")
+    if names and not names & set(ours):
+        raise UsageError(f"{path}: holds something else; take another --data")
+    return path

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from labeling.label_studio.credentials import Credentials, made_or_read, read
+from labeling.label_studio.credentials import Credentials, made_or_read, private_directory, read
 from labeling.label_studio.installation import (
     DATABASE,
     clean_environment,
@@ -88,7 +88,7 @@ def up(
         UsageError: The port is taken.
         PrmKitError: It does not start.
     """
-    data = _private(data)
+    data = private_directory(data, {_LOCK, "credentials.json", DATABASE})
     with _alone(data):
         there = running(data)
         if there is not None:
@@ -181,41 +181,6 @@ def _start(
             umask=0o077,  # the database holds the token
             start_new_session=True,  # it outlives this command, and no Ctrl-C in this terminal reaches it
         )
-
-
-def _private(data: Path) -> Path:
-    """The directory, made for us alone if it is not there, by the one name that it has from everywhere.
-
-    One that is there keeps its mode: it is somebody's, and all that a server keeps in it is for us alone anyway.
-
-    Raises:
-        UsageError: It cannot be made, others can write to it, or it holds something else.
-    """
-    data = data.resolve()
-    try:
-        data.parent.mkdir(parents=True, exist_ok=True)
-        data.mkdir(mode=0o700)
-    except FileExistsError:
-        _check_there(data)
-    except OSError as error:
-        raise UsageError(f"{data}: {error.strerror}; take another --data") from None
-    return data
-
-
-def _check_there(data: Path) -> None:
-    """Whether a directory that we did not make can be a server's.
-
-    Raises:
-        UsageError: It is none, others can write to it, or it holds something else.
-    """
-    try:
-        names, about = {path.name for path in data.iterdir()}, data.stat()
-    except OSError as error:
-        raise UsageError(f"{data}: {error.strerror}; take another --data") from None
-    if os.name == "posix" and (about.st_mode & 0o022 or about.st_uid != os.geteuid()):
-        raise UsageError(f"{data}: others can write to it; take another --data")
-    if names and not names & {_LOCK, "credentials.json", DATABASE}:
-        raise UsageError(f"{data}: holds something else; take another --data")
 
 
 def _for_us_alone(path: str, flags: int) -> int:

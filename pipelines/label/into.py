@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from pipelines.label.merge import now, timeless
+from prm_kit.ledger import now
 
 if TYPE_CHECKING:
     from labeling.labeler import Labeler
@@ -69,5 +69,7 @@ def _current(annotation: Annotation, ledger: Ledger) -> Annotation:
     A ledger stores the same content once, so without a time what came later would stay the current one.
     """
     earlier = ledger.history(annotation.solution_id, annotation.rater)
-    superseded = any(one.id == annotation.id for one in earlier[:-1]) and timeless(earlier[-1]) != timeless(annotation)
+    superseded = (
+        any(one.id == annotation.id for one in earlier[:-1]) and earlier[-1].timeless_id != annotation.timeless_id
+    )
     return replace(annotation, time=now()) if superseded and not annotation.time else annotation

@@ -42,7 +42,7 @@ def merge(
     from labeling.consensus import merge as merge_table
     from labeling.label_table import label_table
     from pipelines.data import snapshots_of
-    from prm_kit.ledger import Ledger
+    from prm_kit.ledger import Ledger, now
     from prm_kit.run_directory import RunDirectory
     from prm_kit.settings import validated
     from prm_kit.view import View
@@ -92,13 +92,6 @@ def words(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
-def now() -> str:
-    """The time, ISO 8601 in UTC, so fine that no two changes of mind share it."""
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def append_new(
     ledger: Ledger,
     annotations: Iterable[tuple[Solution, Annotation]],
@@ -121,7 +114,7 @@ def append_new(
     for solution, annotation in annotations:
         before = ledger.history(solution.id, annotation.rater) if merged_before else []
         counts["solutions"] += 1
-        if (before and timeless(before[-1]) == timeless(annotation)) or not (before or annotation.labels):
+        if (before and before[-1].timeless_id == annotation.timeless_id) or not (before or annotation.labels):
             counts["unchanged"] += 1
             continue
         batch.append((solution, annotation))
@@ -146,10 +139,3 @@ def _append(ledger: Ledger, batch: list[tuple[Solution, Annotation]]) -> int:
     appended = ledger.append([annotation for _, annotation in batch], [solution for solution, _ in batch])
     batch.clear()
     return appended.annotations
-
-
-def timeless(annotation: Annotation) -> str:
-    """The id that the annotation has without its time: equal for those that say the same."""
-    from dataclasses import replace
-
-    return replace(annotation, time="").id

@@ -34,8 +34,8 @@ def label_solutions(settings: QuickstartSettings, train: Path, folder: Path, tel
     from labeling.rules import RuleLabeler
     from labeling.simulated import SimulatedAnnotator
     from pipelines.label.into import label_into
-    from pipelines.label.merge import append_new, now
-    from prm_kit.ledger import Ledger
+    from pipelines.label.merge import append_new
+    from prm_kit.ledger import Ledger, now
     from prm_kit.view import View
 
     done = folder / "labels.json"

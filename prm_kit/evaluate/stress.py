@@ -27,7 +27,7 @@ from prm_kit.score import StepScorer, StepScores
 HOLDS = 0.95
 """An attack is withstood where at least this share of its trials passes."""
 
-MARGIN = 0.05
+MARGIN = 0.1
 """A number has not risen while it is higher by no more than this share of half the range of the scorer's values."""
 
 Answer = StepScores | PrmKitError

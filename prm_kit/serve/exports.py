@@ -30,6 +30,7 @@ from prm_kit.card import PrmCard, read_card
 from prm_kit.errors import UsageError, unknown_name
 from prm_kit.files import whole_directory, write_json
 from prm_kit.model import Prm
+from prm_kit.segments import SegmentEncoder
 from prm_kit.serve.golden import ACTIVATIONS, FILE_NAME, golden_items, write_items
 
 VLLM_FAMILIES = ("Qwen2", "Qwen3", "Qwen3Moe", "Llama", "Mistral", "Gemma2", "Gemma3", "Phi3")
@@ -158,7 +159,13 @@ def _read(
 
 def _write(checkpoint: Path, out: Path, config: dict[str, Any], head: dict[str, Tensor] | None = None) -> int:
     """Link the checkpoint's files, with another configuration, perhaps another head, and golden scores."""
-    items = golden_items(Prm.load(checkpoint))
+    prm = Prm.load(checkpoint)
+    if isinstance(prm.encoder, SegmentEncoder) and not prm.encoder.is_read_at_a_special_token:
+        raise UsageError(
+            f"{checkpoint}: its published layout reads steps at {prm.encoder.reading.mark or 'their own text'!r}, which "
+            "is no special token: a server that looks for it in the ids would find others; use `prm-kit serve`"
+        )
+    items = golden_items(prm)
     with whole_directory(out) as part:
         for file in sorted(checkpoint.iterdir()):
             rewritten = head is not None and ".safetensors" in file.name

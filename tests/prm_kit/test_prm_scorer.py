@@ -172,13 +172,14 @@ def test_every_kind_of_head_is_read_as_the_card_says(make_prm, name):
             assert list(score.values) == pytest.approx(logits_NK[:, 0].tolist(), abs=1e-5)
             assert not score.is_bounded
             continue
-        expected = readout.probabilities(logits_NK / 2.0).reshape(-1, 3)
+        expected = readout.probabilities(logits_NK).sqrt()  # temperature 2
+        expected = (expected / expected.sum(dim=-1, keepdim=True)).reshape(-1, 3)
         found = torch.tensor(score.probabilities).reshape(-1, 3)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
         if readout.uncertainty is None:
             assert score.uncertainty is None
         else:
-            assert list(score.uncertainty) == pytest.approx(readout.uncertainty(logits_NK / 2.0).tolist(), abs=1e-5)
+            assert list(score.uncertainty) == pytest.approx(readout.uncertainty(logits_NK).tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize("share", [True, False])

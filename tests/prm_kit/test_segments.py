@@ -98,6 +98,12 @@ def test_each_step_is_read_once_at_the_mark_and_prefixes_are_prefixes(tokenizer,
         assert whole.ids[: len(part.ids)] == part.ids
 
 
+def test_servers_can_find_a_mark_that_is_one_special_token(tokenizer):
+    for mark, back, found in (("<step>", 0, True), ("<step>", 1, False), (" +", 0, False), (" so <step>", 0, False)):
+        encoder = SegmentEncoder(tokenizer, SegmentReading(mark=mark, read_back=back))
+        assert encoder.is_read_at_a_special_token is found
+
+
 def test_a_slow_tokenizer_is_refused():
     with pytest.raises(UsageError, match="object is a slow tokenizer"):
         SegmentEncoder(object(), SegmentReading())

@@ -109,12 +109,15 @@ def test_filtered_rows_have_no_advantage_and_still_count_in_the_denominator(make
     assert update.weight_B.tolist() == pytest.approx([0.1] * 3)
 
 
-def test_cut_off_completions_get_no_process_advantage(make_batch):
+def test_cut_off_completions_gain_nothing_by_their_steps_and_keep_what_they_lose(make_batch):
     steps = [[0.9, 0.8], [0.9, -0.9], [0.5]]
     plain = make_batch([1, 0, 1], steps=steps, truncated_B=torch.tensor([False] * 3))
-    cut = replace(plain, truncated_B=torch.tensor([True, False, False]))
-    assert update_of(ALGORITHMS["rloo-min"], plain).process_BT[0].abs().max() > 0
-    assert update_of(ALGORITHMS["rloo-min"], cut).process_BT[0].abs().max() == 0
+    cut = replace(plain, truncated_B=torch.tensor([True, True, False]))
+    whole, found = (update_of(ALGORITHMS["rloo-min"], batch).process_BT for batch in (plain, cut))
+    assert whole[0].max() > 0
+    assert found[0].max() == 0
+    assert whole[1].max() < 0
+    assert torch.equal(found[1:], whole[1:])
 
 
 def test_reference_rollouts_train_nothing_and_are_in_no_denominator(make_batch):
@@ -169,10 +172,7 @@ def test_gaming_steps_gains_nothing_under_the_default_dense_preset(make_batch, a
 
     honest, gamed = advantage(*HONEST, False), advantage(steps, lengths, cut_off)
     assert (gamed <= honest.max() + 1e-6).all()
-    if cut_off:  # nothing but the outcome: 0 against the mean of 1, 0, 1
-        assert gamed.tolist() == pytest.approx([-2 / 3] * len(gamed))
-        return
-    added_first = attack in ("separators that fit", "a repeated right step")
+    added_first = attack not in ("one huge step", "answer, then filler")
     original = gamed[-24:] if added_first else gamed[:24]
     assert (original <= honest + 1e-6).all()
     assert gamed[0] <= honest[0] + 1e-6

@@ -83,8 +83,10 @@ def test_random_pairs_are_drawn_without_replacement_and_repeat_with_the_seed():
 
 
 def test_near_miss_is_one_or_two_steps_away():
-    # "a b" and "A  b" are the same; "a c" is one away; "x y z w" four
-    asked = candidates([0, 1, 2, 3], steps=[["a", "b"], ["A ", "b"], ["a", "c"], ["x", "y", "z", "w"]])
+    # "a b" and "A  b" are the same; "a c" is one away; "x y z w" four; "q" one from "r", with nothing in common
+    asked = candidates(
+        [0, 1, 2, 3, 4, 5], steps=[["a", "b"], ["A ", "b"], ["a", "c"], ["x", "y", "z", "w"], ["q"], ["r"]]
+    )
     assert chosen(near_miss(asked, 0)) == {(2, 0), (2, 1)}
     with pytest.raises(UsageError, match="near_miss needs the steps"):
         near_miss(candidates([0, 1]), 0)

@@ -245,7 +245,7 @@ def test_a_directory_that_others_write_to_or_that_holds_something_else_is_refuse
     tmp_path.chmod(0o755)
     with pytest.raises(UsageError, match="something else"):
         server.up(tmp_path, print)
-    with pytest.raises(UsageError, match="Not a directory"):
+    with pytest.raises(UsageError, match="File exists"):
         server.up(tmp_path / "notes.txt", print)
     tmp_path.chmod(0o777 | stat.S_ISVTX)
     with pytest.raises(UsageError, match="others can write"):

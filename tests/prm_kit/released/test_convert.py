@@ -20,6 +20,7 @@ from prm_kit.prm_scorer import PrmScorer
 from prm_kit.released import convert
 from prm_kit.released.convert import SAMPLES, convert_prm
 from prm_kit.released.registry import FAMILIES, load_prm
+from prm_kit.serve.exports import export
 
 CAUSAL = {
     "math-shepherd": ("mistral", MistralForCausalLM, "mistral"),
@@ -148,3 +149,11 @@ def test_a_sidecar_that_is_another_tokenizers_is_refused(source, tmp_path):
     (tmp_path / "out" / "tokenizer.json").write_text(json.dumps(file))
     with pytest.raises(InputError, match="the tokenizer"):
         load_prm(tmp_path / "out")
+
+
+def test_a_layout_whose_mark_text_can_hold_is_not_exported_to_servers_that_look_for_it(source, tmp_path):
+    convert_prm(source("versaprm"), tmp_path / "out", family="versaprm")
+    with pytest.raises(
+        UsageError, match="is no special token: a server that looks for it in the ids would find others"
+    ):
+        export("vllm", tmp_path / "out", tmp_path / "vllm")

@@ -107,4 +107,4 @@ def test_tables_without_a_figure_are_left_out():
     items = [row("p", str(i), [None], i == 0) for i in range(2)]
     found = tables(evaluate(items, {"prm": says(items)}, name="p", resamples=20, shown=0))
     assert "selection" in found
-    assert not {"prmbench", "contamination", "calibrated", "votes", "differences"} & set(found) - {"votes"}
+    assert not {"prmbench", "contamination", "calibrated", "differences", "steps", "first-error"} & set(found)
