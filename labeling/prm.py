@@ -35,9 +35,15 @@ class PrmLabeler:
         self._min_confidence = min_confidence
 
     def label(self, solutions: Sequence[Solution]) -> Iterator[Annotation]:
-        """Label every solution; what the scorer abstains from gets no label."""
+        """Label every solution; what the scorer abstains from gets no label.
+
+        Raises:
+            UsageError: The scorer's numbers are no probabilities.
+        """
         scores = self._scorer.score(solutions)
         check_scores(solutions, scores)
+        if not all(found.is_bounded for found in scores):
+            raise UsageError(f"{self._scorer.name}: its scores are without bounds, so no label follows from them")
         for solution, found in zip(solutions, scores, strict=True):
             labels = [
                 self._label(step, step_hash(text), probabilities)

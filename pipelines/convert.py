@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from pipelines.output import Json, Output
-from pipelines.scorers import Family
+from pipelines.scorers import Family, Reference
 
 
 def command(
     source: Annotated[str, typer.Argument(help="Folder or hub id of a published PRM, or of a causal PRM of ours.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder to write.")],
     family: Family = None,
+    reference: Reference = None,
     target: Annotated[
         str | None, typer.Option(help="Export a checkpoint of ours instead: vllm, vllm-qwen-prm or sglang.")
     ] = None,
@@ -31,7 +32,7 @@ def command(
     if target is not None:
         _export(target, Path(source), out, output)
         return
-    done = convert_prm(source, out, family=family)
+    done = convert_prm(source, out, family=family, reference=reference)
     if as_json:
         scores = [
             {"problem": solution.problem, "before": one.values, "after": other.values}

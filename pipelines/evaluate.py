@@ -17,6 +17,7 @@ from pipelines.scorers import Family, Precision, Reference
 if TYPE_CHECKING:
     from pipelines.recipe import EvaluateStage
     from prm_kit.records import Labelled, Solution
+    from prm_kit.run_directory import RunDirectory
     from prm_kit.score import StepScorer, StepScores
 
 Progress = Callable[[str, int, int | None, str], None]
@@ -24,33 +25,39 @@ Progress = Callable[[str, int, int | None, str], None]
 ORM = "orm"
 """Name of the outcome model, which is reported as a baseline."""
 
+Data = Annotated[
+    list[str] | None, typer.Option("--data", help="Snapshot, importable file or hf://OWNER/NAME:SPLIT; repeatable.")
+]
+BenchmarkName = Annotated[
+    str | None, typer.Option("--benchmark", help="processbench or prmbench; without --data it is read from the hub.")
+]
+Dev = Annotated[
+    list[str] | None,
+    typer.Option("--dev", help="Where threshold and temperature are chosen; default: the threshold is fixed at 0."),
+]
+Train = Annotated[
+    list[str] | None,
+    typer.Option("--train", help="Training data: for the fitted baselines and to look for contamination."),
+]
+Calibrated = Annotated[
+    Path | None,
+    typer.Option("--calibrated", help="Copy the checkpoint here, with the temperature that --dev asks for."),
+]
+
 
 def command(
-    checkpoint: Annotated[
-        str, typer.Argument(help="Folder or hub id of a PRM, address of a server, or rater:KIND/NAME.")
-    ],
+    checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a PRM, address of a server, rater:KIND/NAME.")],
     out: Out,
-    data: Annotated[
-        list[str] | None, typer.Option("--data", help="Snapshot, importable file or hf://OWNER/NAME:SPLIT; repeatable.")
-    ] = None,
-    benchmark: Annotated[
-        str | None, typer.Option(help="processbench or prmbench; without --data it is read from the hub.")
-    ] = None,
-    dev: Annotated[
-        list[str] | None,
-        typer.Option(help="Where threshold and temperature are chosen; default: the threshold is fixed at 0."),
-    ] = None,
-    train: Annotated[
-        list[str] | None, typer.Option(help="Training data: for the fitted baselines and to look for contamination.")
-    ] = None,
+    data: Data = None,
+    benchmark: BenchmarkName = None,
+    dev: Dev = None,
+    train: Train = None,
     orm: Annotated[str | None, typer.Option(help="An outcome model, as a baseline.")] = None,
     ledger: Annotated[Path | None, typer.Option(help="Ledger with annotations made here.")] = None,
     rater_kind: Annotated[list[str] | None, typer.Option(help="Only raters of this kind; repeatable.")] = None,
     subset_by: Annotated[str, typer.Option(help="Key of meta that names a solution's subset.")] = "subset",
     per_subset: Annotated[int | None, typer.Option(min=1, help="At most so many solutions of each subset.")] = None,
-    calibrated: Annotated[
-        Path | None, typer.Option(help="Copy the checkpoint here, with the temperature that --dev asks for.")
-    ] = None,
+    calibrated: Calibrated = None,
     seed: int = 0,
     family: Family = None,
     reference: Reference = None,
@@ -62,7 +69,6 @@ def command(
     from pipelines.recipe import EvaluateStage
     from prm_kit.errors import UsageError
     from prm_kit.evaluate.benchmarks import benchmark_named, coverage
-    from prm_kit.report import print_tables, write_report
     from prm_kit.run_directory import RunDirectory
 
     output = Output(as_json)
@@ -78,43 +84,40 @@ def command(
     )
     models = {"prm": checkpoint} | ({ORM: orm} if orm else {})
     run.start({"models": models, "precision": precision, **settings.model_dump(mode="json")})
-
+    how = {"family": family, "reference": reference, "precision": precision}
     with output.progress() as progress, run.timed("evaluate"):
-        found = read_inputs(
-            [inputs, dev or (), train or ()],
-            models,
-            known,
-            ledger,
-            rater_kind or (),
-            out / "imported",
-            progress,
-            family=family,
-            reference=reference,
-            precision=precision,
-        )
+        given = [inputs, dev or (), train or ()]
+        found = read_inputs(given, models, known, ledger, rater_kind or (), out / "imported", progress, **how)
+        drawn = drawn_per_subset(found.rows, subset_by, per_subset)
         evaluation = evaluate_models(
             found.scorers,
-            found.rows,
+            drawn,
             dev=found.dev,
             dev_name=", ".join(dev or ()),
             train=found.train,
             settings=settings,
             seed=seed,
             name=known.title if known else ", ".join(Path(path).name for path in inputs),
-            about={"checkpoint": checkpoint} | ({"benchmark": coverage(known, found.rows)} if known else {}),
-            folder=out / f"scores-{identity(models, family, reference, precision)}",
+            about={"checkpoint": checkpoint} | ({"benchmark": coverage(known, drawn)} if known else {}),
+            folder=out / f"scores-{identity(models, *how.values())}",
             progress=progress,
         )
-    write_report(out / "report.html", evaluation)
-    run.finish(evaluation)
-    if not as_json:
-        print_tables(evaluation, output.console)
-        output.say(f"report: {out / 'report.html'}")
+    _leave(evaluation, run, output)
     if calibrated:
         temperature = write_calibrated(Path(checkpoint), calibrated, evaluation["calibration_after"].get("prm"))
         output.say(f"calibrated checkpoint: {calibrated} (temperature {temperature:.4g})")
     output.summary(out / "summary.json")
     check_scored(evaluation, max_reject_share)
+
+
+def _leave(evaluation: Mapping[str, Any], run: RunDirectory, output: Output) -> None:
+    from prm_kit.report import print_tables, write_report
+
+    write_report(run.path / "report.html", evaluation)
+    run.finish(evaluation)
+    if not output.as_json:
+        print_tables(evaluation, output.console)
+        output.say(f"report: {run.path / 'report.html'}")
 
 
 def check_scored(evaluation: Mapping[str, Any], max_share: float) -> None:

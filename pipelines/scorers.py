@@ -23,7 +23,7 @@ Precision = Annotated[
     typer.Option(help="Number format of the model; auto: float32 on the CPU, bfloat16 elsewhere."),
 ]
 Reference = Annotated[
-    str | None, typer.Option("--reference", help="Reference model of an implicit PRM; default: the published one.")
+    str | None, typer.Option("--reference", help="Reference model of an implicit PRM, or base of an adapter.")
 ]
 
 
@@ -42,10 +42,10 @@ def scorer_of(
     Args:
         source: Folder or hub id of a PRM, trained here or published; or the http(s) address of a `prm-kit serve`.
         name: What reports call it; None: its source.
-        family: See `prm_kit.released.load_prm`.
-        reference: See `prm_kit.released.load_prm`.
+        family: See `prm_kit.released.registry.load_prm`.
+        reference: See `prm_kit.released.registry.load_prm`.
         precision: Of the trunk: "auto" (float32 on the CPU, bfloat16 elsewhere), "float32" or "bfloat16".
-        too_long: See `prm_kit.released.load_prm`.
+        too_long: See `prm_kit.released.registry.load_prm`.
         token: Bearer token of a server; None: what the environment variable `TOKEN_VARIABLE` holds, if anything.
 
     Raises:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,6 +27,7 @@ from prm_kit.files import whole_directory, write_json
 from prm_kit.model import Prm, check_files, check_tokenizer, default_dtype
 from prm_kit.readout import READOUTS
 from prm_kit.segments import encoder_of
+from prm_kit.weights import read_tensor, tensor_files
 
 _CHANGES_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
@@ -206,9 +206,4 @@ def _stored_rows(path: Path, language_model: PreTrainedModel, ids: Sequence[int]
     """The two rows as they were stored: the library has rounded them to the number format of the trunk."""
     layer = output_layer(language_model)
     name = next(f"{name}.weight" for name, module in language_model.named_modules() if module is layer)
-    for file in sorted(path.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            if name in tensors.keys():  # noqa: SIM118
-                stored = tensors.get_slice(name)
-                return torch.cat([stored[index : index + 1].float() for index in ids])
-    raise InputError(f"{path}: no tensor {name}: a causal PRM has an output layer of its own")
+    return read_tensor(tensor_files(path), name, ids)

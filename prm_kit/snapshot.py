@@ -172,11 +172,15 @@ class SnapshotWriter:
     def _add_batches(self, solutions: pa.RecordBatch, annotations: pa.RecordBatch) -> None:
         tallies = self._tallies
         new = tallies.solutions.new(solutions.column("id"))
-        about = annotations.column("solution_id")
-        about = None if about.equals(solutions.column("id")) else tallies.solutions.unknown(about)
+        one_each = annotations.column("solution_id").equals(solutions.column("id"))
+        about = None if one_each else tallies.solutions.unknown(annotations.column("solution_id"))
         if about is not None:
             raise InputError(f"annotation of solution {about}, which was not added")
-        new_annotations = tallies.annotations.new(annotations.column("id"))
+        if one_each and len(new) == len(solutions):  # about solutions of which there was nothing yet
+            tallies.annotations.add(annotations.column("id"))
+            new_annotations: pa.Array | Sequence[int] = new
+        else:
+            new_annotations = tallies.annotations.new(annotations.column("id"))
         self.counts["duplicate_solutions"] += len(solutions) - len(new)
         self.counts["duplicate_annotations"] += len(annotations) - len(new_annotations)
         solutions = solutions if len(new) == len(solutions) else solutions.take(new)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -20,7 +20,13 @@ from prm_kit.records import LABEL_VALUES
 ROW_GROUP_BYTES = 32 << 20
 """Rows are held back and written in groups of about this size: what bounds the writer's memory."""
 
+WRITE_BATCH = 1 << 16
+"""Values encoded at a time; at the usual 1,024 what is done per batch adds up."""
+
 _DICTIONARY = ["rater_kind", "rater_name", "rater_version", "source", "licence", "generator"]
+_RANDOM = ("id", "solution_id")
+"""Digests, which do not get smaller."""
+
 _STATISTICS = ["id", "solution_id", "source", "rater_kind", "rater_name"]
 
 
@@ -32,9 +38,10 @@ class ParquetRows:
         self._writer = pq.ParquetWriter(
             path,
             schema,
-            compression="lz4",
+            compression={leaf: "none" if leaf in _RANDOM else "lz4" for leaf in _leaves(schema)},
             use_dictionary=[name for name in _DICTIONARY if name in names],
             write_statistics=[name for name in _STATISTICS if name in names],
+            write_batch_size=WRITE_BATCH,
         )
         self._schema = schema
         self._held: list[pa.RecordBatch] = []
@@ -61,14 +68,33 @@ class ParquetRows:
             self._writer.write_table(pa.Table.from_batches(held, self._schema), row_group_size=1 << 30)
 
 
+def _leaves(fields: Iterable[pa.Field], above: str = "") -> Iterator[str]:
+    """Names of the columns of a Parquet file, nested ones by their path."""
+    for entry in fields:
+        path, kind = above + entry.name, entry.type
+        while pa.types.is_list(kind):
+            path, kind = f"{path}.list.element", kind.value_type
+        if pa.types.is_struct(kind):
+            yield from _leaves(kind, f"{path}.")
+        else:
+            yield path
+
+
 class IdSet:
     """A set of ids, 16 bytes each."""
 
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
+        self._unasked: list[pa.Array] = []
+
+    def add(self, ids: pa.Array) -> None:
+        """Take in ids that cannot have been seen before; that is put off until it matters."""
+        self._unasked.append(ids)
 
     def new(self, ids: pa.Array) -> pa.Array | Sequence[int]:
         """Positions of the ids not seen before, which are seen from now on."""
+        while self._unasked:
+            self._seen.update(_keys(self._unasked.pop()))
         keys = _keys(ids)
         fresh = set(keys)
         if len(fresh) == len(keys) and self._seen.isdisjoint(fresh):
@@ -117,4 +143,5 @@ class Tallies:
 def _keys(ids: pa.Array) -> list[bytes]:
     at, data = text_bytes(ids)
     raw = bytes.fromhex(str(data[at[0] : at[-1]], "ascii"))
-    return [raw[start : start + 16] for start in range(0, len(raw), 16)]
+    found: list[bytes] = np.frombuffer(raw, dtype="V16").tolist()
+    return found

@@ -7,7 +7,7 @@ OUT/
   checkpoint/     the PRM
   nonfinite.json  only where the loss was not finite: the update and its solutions
 
-N read positions, K = 3 classes in the order (-1, 0, +1).
+N read positions, K outputs of the head.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from prm_kit.objectives import Objective, balanced_class_weights
 from prm_kit.optimization import adamw, choose_trained, learning_rate_share, merge_adapters, need_package, stage_of
 from prm_kit.records import Labelled
 from prm_kit.run_directory import RunDirectory
+from prm_kit.serve.golden import write_golden
 from prm_kit.sharding import Shards, whole_weights
 from prm_kit.train_forward import Forward, shares_prefixes, units_of
 from prm_kit.train_metrics import StepMetrics, baseline_metrics, is_better
@@ -61,7 +62,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a PRM and leave it in OUT/checkpoint. A run that was stopped goes on; one that is done is not redone.
 
-    On the CPU the same settings, data and thread count give the same metrics.jsonl, byte for byte, interrupted or not.
+    On the CPU the same settings, data, thread count and number of processes give the same metrics.jsonl, byte for byte,
+    interrupted or not. Under torchrun every process calls this with the same arguments; the work of each update is
+    dealt among them, which changes the result by rounding only.
 
     Args:
         settings: What to do.
@@ -77,7 +80,7 @@ def train(
     Raises:
         UsageError: OUT holds another run, an optional package is missing, or the settings do not fit the data.
         InputError: The data or the backbone cannot be used.
-        PrmKitError: The loss is not finite.
+        PrmKitError: The loss is not finite, memory does not suffice, or another process is gone.
         KeyboardInterrupt: Stopped by SIGINT or SIGTERM, resumable.
     """
     if settings.tensorboard:
@@ -353,6 +356,8 @@ class _Run:
             merge_adapters(adapters)
         prm.model.requires_grad_(True).train(mode=False)
         prm.save(self.directory.path / "checkpoint")
+        if type(prm) is Prm:  # what other servers can serve
+            write_golden(prm, self.directory.path / "checkpoint")
 
     def _units(self, update: int) -> list[list[Example]]:
         epoch, position = divmod(update, self.per_epoch)

@@ -1,6 +1,6 @@
 """From training examples to logits at their read positions: padded batches, or rows in which prefixes are shared.
 
-N read positions, K = 3 classes.
+N read positions, K outputs of the head, M members of an ensemble.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class TrainSettings(Settings):
         updates: Number of optimiser updates.
         batch_tokens: Tokens per update, on average (updates of an epoch are cut evenly). Padding does not count; a
             prefix that is shared counts once.
-        micro_batch_tokens: Tokens that go through the model at once. Changes memory and speed, not the result.
+        micro_batch_tokens: Tokens that go through the model at once. Changes memory and speed, not the result; one
+            process that runs out of CUDA memory goes on with less.
         bucket_updates: Updates that are drawn together and sorted by length, so that little is padded. 1: none.
         share_prefixes: Compute what sequences of one problem have in common (its text, the trunk of branches) once, and
             put them into one update. null: on the CPU, if it saves a quarter of the tokens and the family is known.

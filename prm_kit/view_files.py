@@ -18,6 +18,7 @@ from prm_kit.alignment import Aligned
 from prm_kit.arrow import SOLUTIONS, step_texts
 from prm_kit.files import whole_directory, whole_file
 from prm_kit.records import annotation_to_json, solution_to_json
+from prm_kit.snapshot_tallies import WRITE_BATCH
 from prm_kit.view import View
 
 _RATER = ("rater_kind", "rater_name", "rater_version")
@@ -90,7 +91,12 @@ def write_step_table(
     with (
         whole_file(path, "wb") as file,
         pq.ParquetWriter(
-            file, STEP_TABLE, compression="snappy", use_dictionary=_REPEATING, write_statistics=False
+            file,
+            STEP_TABLE,
+            compression="snappy",
+            use_dictionary=_REPEATING,
+            write_statistics=False,
+            write_batch_size=WRITE_BATCH,
         ) as out,
     ):
         for table in _groups(pairs):

@@ -38,9 +38,10 @@ def merge(
     """Merge the raters' labels of every step; what they leave undecided stays null. `filter` also writes a queue."""
     from itertools import chain
 
-    from labeling.consensus import ORDER, MergeSettings, chosen, merge_summary, merged_annotations
+    from labeling.consensus import ORDER, MergeSettings, chosen, merge_summary
     from labeling.consensus import merge as merge_table
     from labeling.label_table import label_table
+    from labeling.merged import merged_annotations
     from pipelines.data import snapshots_of
     from prm_kit.ledger import Ledger, now
     from prm_kit.run_directory import RunDirectory

@@ -28,9 +28,10 @@ def label_solutions(settings: QuickstartSettings, train: Path, folder: Path, tel
     Returns:
         Per rater and for the merged labels: the share of the steps that it labels, and how often it is right.
     """
-    from labeling.consensus import MergeSettings, merge, merged_annotations
+    from labeling.consensus import MergeSettings, merge
     from labeling.coverage import label_report
     from labeling.label_table import label_table
+    from labeling.merged import merged_annotations
     from labeling.rules import RuleLabeler
     from labeling.simulated import SimulatedAnnotator
     from pipelines.label.into import label_into

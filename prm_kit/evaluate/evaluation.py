@@ -50,13 +50,13 @@ from typing import Any
 
 from prm_kit.errors import InputError, UsageError
 from prm_kit.evaluate.baselines import CONSTANT_NAMES, trivial_scorers
-from prm_kit.evaluate.bootstrap import Bootstrap, FloatArray, problem_numbers
+from prm_kit.evaluate.bootstrap import Bootstrap, FloatArray, IntArray, problem_numbers
 from prm_kit.evaluate.calibration import BINS
 from prm_kit.evaluate.contamination import contamination
 from prm_kit.evaluate.first_error import Threshold
 from prm_kit.evaluate.inputs import DevSplit, Scores, check_inputs
 from prm_kit.evaluate.remarks import describe_data, remarks
-from prm_kit.evaluate.rows import judged_steps
+from prm_kit.evaluate.rows import StepRows, judged_steps
 from prm_kit.evaluate.sections import FIXED_THRESHOLDS, SECTIONS, sections_of, threshold_of
 from prm_kit.evaluate.selection import selection_table
 from prm_kit.evaluate.shown import shown_solutions
@@ -125,11 +125,42 @@ def evaluate(
         "about": dict(about or {}),
         "settings": _settings(leading, rule, bootstrap),
         "data": describe_data(labelled, rows, subsets, dev.name if dev else None, dev.labelled if dev else (), train),
-        "scorers": [
-            {"name": scorer, "role": "model" if scorer in scores and scorer not in baselines else "baseline"}
-            for scorer in everyone
-        ],
+        "scorers": _roles(everyone, scores, baselines),
     }
+    tables, thresholds, replicates = _by_scorer(
+        labelled, everyone, rows, rule, subsets, bootstrap, problem_L, dev, dev_scores
+    )
+    differences = _differences(leading, tables, replicates, bootstrap)
+    picking = {scorer: answers for scorer, answers in everyone.items() if scorer not in CONSTANT_NAMES}
+    solutions = [item.solution for item in labelled]
+    once = {
+        "best_of_n": selection_table(labelled, picking, seed, resamples),
+        "contamination": contamination(solutions, (item.solution for item in train)) if train else None,
+    }
+    warnings, notes = remarks(data, scores, tables, once, differences)
+    return {
+        **data,
+        "warnings": warnings,
+        "notes": [*missing, *notes],
+        **tables,
+        **once,
+        "differences": differences,
+        "solutions": shown_solutions(labelled, everyone, thresholds, subsets, leading, shown, seed),
+    }
+
+
+def _by_scorer(
+    labelled: Sequence[Labelled],
+    everyone: Scores,
+    rows: StepRows,
+    rule: str,
+    subsets: Sequence[str],
+    bootstrap: Bootstrap,
+    problem_L: IntArray,
+    dev: DevSplit | None,
+    dev_scores: Scores,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Threshold | None], dict[str, dict[str, FloatArray]]]:
+    """Sections by name and scorer, thresholds, and the replicates of the headlines."""
     thresholds: dict[str, Threshold | None] = {}
     replicates: dict[str, dict[str, FloatArray]] = {}
     tables: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
@@ -142,24 +173,12 @@ def evaluate(
         for section, table in found.items():
             if table is not None or section == "sweep":
                 tables[section][scorer] = table
-    differences = _differences(leading, tables, replicates, bootstrap)
-    picking = {scorer: answers for scorer, answers in everyone.items() if scorer not in CONSTANT_NAMES}
-    once = {
-        "best_of_n": selection_table(labelled, picking, seed, resamples),
-        "contamination": contamination([item.solution for item in labelled], (item.solution for item in train))
-        if train
-        else None,
-    }
-    warnings, notes = remarks(data, scores, tables, once, differences)
-    return {
-        **data,
-        "warnings": warnings,
-        "notes": [*missing, *notes],
-        **tables,
-        **once,
-        "differences": differences,
-        "solutions": shown_solutions(labelled, everyone, thresholds, subsets, leading, shown, seed),
-    }
+    return tables, thresholds, replicates
+
+
+def _roles(everyone: Scores, scores: Scores, baselines: Collection[str]) -> list[dict[str, str]]:
+    models = {scorer for scorer in scores if scorer not in baselines}
+    return [{"name": scorer, "role": "model" if scorer in models else "baseline"} for scorer in everyone]
 
 
 def _settings(leading: str, rule: str, bootstrap: Bootstrap) -> dict[str, Any]:

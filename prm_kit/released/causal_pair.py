@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from prm_kit.errors import InputError
 from prm_kit.model import Prm
-from prm_kit.released.checkpoint import Checkpoint, chat_parts, linear, one_token, released_prm
+from prm_kit.released.assembly import chat_parts, one_token, released_prm
+from prm_kit.released.checkpoint import Checkpoint, linear
 from prm_kit.segments import SegmentReading
 
 

@@ -50,7 +50,12 @@ class Converted:
 
 
 def convert_prm(
-    source: str | Path, out: str | Path, *, family: str | None = None, device: str | torch.device = "cpu"
+    source: str | Path,
+    out: str | Path,
+    *,
+    family: str | None = None,
+    reference: str | Path | None = None,
+    device: str | torch.device = "cpu",
 ) -> Converted:
     """Write a published PRM as a checkpoint that plain `AutoModelForTokenClassification` and `Prm.load` read.
 
@@ -60,6 +65,7 @@ def convert_prm(
         source: Folder or hub id; also a causal PRM trained here.
         out: Folder to write; one that is there must be a checkpoint of ours, and is replaced.
         family: A name in `FAMILIES`, where the files do not say which one it is.
+        reference: Of an adapter: its base model, where that is not to be found under the name that the adapter gives.
         device: Where the models are put for the comparison.
 
     Raises:
@@ -69,7 +75,7 @@ def convert_prm(
     out, device = Path(out), torch.device(device)
     if out.exists() and not (out / "prm.json").is_file() and (out.is_file() or any(out.iterdir())):
         raise UsageError(f"{out}: exists and is no PRM checkpoint, so it is not replaced; choose another name")
-    named, prm = _published(source, family, device)
+    named, prm = _published(source, family, reference, device)
     before = PrmScorer(prm).score(SAMPLES)
     with whole_directory(out) as part:
         prm.save(part)
@@ -95,10 +101,12 @@ def most_different(before: list[StepScores], after: list[StepScores]) -> float:
     return max(differences)
 
 
-def _published(source: str | Path, family: str | None, device: torch.device) -> tuple[str, Prm]:
+def _published(
+    source: str | Path, family: str | None, reference: str | Path | None, device: torch.device
+) -> tuple[str, Prm]:
     if (Path(source) / "prm.json").is_file():
         return "own", _own(source, device)
-    checkpoint = open_checkpoint(source, device, torch.float32)
+    checkpoint = open_checkpoint(source, device, torch.float32, str(reference) if reference else None)
     checkpoint = replace(checkpoint, dtype=_stored_dtype(checkpoint))
     named = family_of(checkpoint, family)
     if reason := FAMILIES[named].not_convertible:

@@ -18,7 +18,8 @@ from prm_kit.encode import TooLongError
 from prm_kit.engines.engine import Engine
 from prm_kit.engines.transformers_engine import TransformersEngine
 from prm_kit.records import Solution
-from prm_kit.released.checkpoint import Checkpoint, one_token
+from prm_kit.released.assembly import one_token
+from prm_kit.released.checkpoint import Checkpoint
 from prm_kit.released.writing import Chat, Written, next_log_probabilities, token_at, write_until
 from prm_kit.score import Probabilities, StepScores, check_scores
 

@@ -21,7 +21,8 @@ from prm_kit.errors import InputError, UsageError
 from prm_kit.implicit import ImplicitPrm
 from prm_kit.model import Prm
 from prm_kit.records import Solution
-from prm_kit.released.checkpoint import Checkpoint, chat_parts, open_checkpoint
+from prm_kit.released.assembly import chat_parts
+from prm_kit.released.checkpoint import Checkpoint, open_checkpoint
 from prm_kit.segments import SegmentEncoder, SegmentReading
 
 BETA = 0.001

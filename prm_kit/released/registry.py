@@ -17,7 +17,7 @@ from prm_kit.released.causal_pair import math_psa, math_shepherd, rlhflow, versa
 from prm_kit.released.checkpoint import Checkpoint, open_checkpoint
 from prm_kit.released.generative import genprm, thinkprm
 from prm_kit.released.implicit_prm import eurus
-from prm_kit.released.token_heads import pqm, pure, qwen_prm, reasoneval, skywork, trl
+from prm_kit.released.token_heads import pqm, pure, qwen_prm, reasoneval, skywork, trl, trl_blank_lines
 from prm_kit.released.universal import universal
 from prm_kit.score import StepScorer
 
@@ -58,7 +58,8 @@ def load_prm(
         name_or_path: Folder, or hub id ("owner/name", "owner/name@revision").
         device: Where to put it.
         dtype: Of the trunk; None: float32 on the CPU, bfloat16 elsewhere. Heads are always float32.
-        reference: Of an implicit PRM: the model that its scores are relative to; None: the published one.
+        reference: Of an implicit PRM: the model that its scores are relative to; of an adapter: its base model, where
+            that is not to be found under the name that the adapter gives. None: the published one.
         family: A name in `FAMILIES`, where the files do not say which one it is; None: recognise it.
         name: What reports call the scorer; None: `name_or_path`.
         too_long: What to do with a solution that has more tokens than the model's positions, see
@@ -173,6 +174,7 @@ FAMILIES: dict[str, Family] = {
         not_convertible="it reads every prefix as a sequence of its own, closed by a token that the next one lacks",
     ),
     "trl": Family(trl, looks=lambda it: _is_token_classification(it) and not _is_pure(it)),
+    "trl-blank-lines": Family(trl_blank_lines),
     "pure": Family(pure, ("jinachris/PURE-PRM-7B",), looks=lambda it: _is_token_classification(it) and _is_pure(it)),
     "genprm": Family(genprm, ("GenPRM/GenPRM-1.5B", "GenPRM/GenPRM-7B", "GenPRM/GenPRM-32B"), not_convertible=_WRITES),
     "thinkprm": Family(

@@ -6,7 +6,8 @@ from torch import nn
 
 from prm_kit.errors import InputError
 from prm_kit.model import Prm
-from prm_kit.released.checkpoint import Checkpoint, one_token, released_prm
+from prm_kit.released.assembly import one_token, released_prm
+from prm_kit.released.checkpoint import Checkpoint
 from prm_kit.segments import SegmentReading
 
 QWEN_SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -91,17 +92,26 @@ def trl(checkpoint: Checkpoint) -> Prm:
     A beginning-of-sequence token if there is one, the problem, then each step and TRL's default separator, a newline,
     each tokenised by itself; read at the separator's last token.
     """
-    bos = checkpoint.tokenizer.bos_token
-    return _token_classification(checkpoint, bos if isinstance(bos, str) else "")
+    return _token_classification(checkpoint, _bos_if_any(checkpoint), "\n")
+
+
+def trl_blank_lines(checkpoint: Checkpoint) -> Prm:
+    """As TRL's, trained with a blank line as separator, which its files do not say."""
+    return _token_classification(checkpoint, _bos_if_any(checkpoint), "\n\n")
 
 
 def pure(checkpoint: Checkpoint) -> Prm:
     """PURE-PRM-7B (arXiv 2504.15275): as TRL's, without a beginning-of-sequence token. Its reward is p1 - p0."""
-    return _token_classification(checkpoint, "")
+    return _token_classification(checkpoint, "", "\n")
 
 
-def _token_classification(checkpoint: Checkpoint, before: str) -> Prm:
-    reading = SegmentReading(before=before, mark="\n", opening="alone")
+def _bos_if_any(checkpoint: Checkpoint) -> str:
+    bos = checkpoint.tokenizer.bos_token
+    return bos if isinstance(bos, str) else ""
+
+
+def _token_classification(checkpoint: Checkpoint, before: str, separator: str) -> Prm:
+    reading = SegmentReading(before=before, mark=separator, opening="alone")
     head = _head(checkpoint, "score", 2)
     return released_prm(checkpoint, checkpoint.trunk(), head, reading, "binary", neutral_policy="positive")
 

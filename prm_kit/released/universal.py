@@ -14,7 +14,8 @@ from prm_kit.encode import Encoded, Overlong, TooLongError
 from prm_kit.errors import InputError
 from prm_kit.model import Prm
 from prm_kit.records import Solution
-from prm_kit.released.checkpoint import Checkpoint, chat_parts, released_prm
+from prm_kit.released.assembly import chat_parts, released_prm
+from prm_kit.released.checkpoint import Checkpoint
 from prm_kit.segments import SegmentEncoder, SegmentReading
 
 NO_REFERENCE = "\n\n###\n\nThe reference answer is: There is no reference answer for this question."

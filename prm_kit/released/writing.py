@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prm_kit.backbone import output_layer
-from prm_kit.batching import micro_batches
 from prm_kit.engines.engine import Engine, Limits
 from prm_kit.errors import InputError
+from prm_kit.generative import TransformersNextToken
 from prm_kit.plain_text import plain_text_backend
-from prm_kit.released.checkpoint import Checkpoint, chat_parts
+from prm_kit.released.assembly import chat_parts
+from prm_kit.released.checkpoint import Checkpoint
 
 _CHUNK = 128  # tokens written between two looks for a stop
 
@@ -160,19 +159,9 @@ def next_log_probabilities(
     Raises:
         InputError: One is not a number; the prefix is named.
     """
-    layer = output_layer(model)
-    rows: list[Tensor | None] = [None] * len(prefixes)
-    with torch.inference_mode():
-        for members in micro_batches(range(len(prefixes)), [len(one) for one in prefixes], token_budget):
-            longest = max(len(prefixes[member]) for member in members)
-            ids_BT = torch.tensor([[*prefixes[m], *[0] * (longest - len(prefixes[m]))] for m in members])
-            mask_BT = torch.tensor([[1] * len(prefixes[m]) + [0] * (longest - len(prefixes[m])) for m in members])
-            hidden_BTD = model.base_model(
-                input_ids=ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), use_cache=False
-            ).last_hidden_state
-            last_BD = hidden_BTD[range(len(members)), [len(prefixes[m]) - 1 for m in members]]
-            for member, row_V in zip(members, layer(last_BD).float().log_softmax(-1).cpu(), strict=True):
-                if not row_V.isfinite().all():
-                    raise InputError(f"{names[member]}: the score is not a number")
-                rows[member] = row_V
-    return torch.stack([row for row in rows if row is not None])
+    vocabulary: int = model.config.vocab_size
+    rows_PV = TransformersNextToken(model, token_budget).log_probabilities(prefixes, range(vocabulary))
+    for name, row_V in zip(names, rows_PV, strict=True):
+        if not row_V.isfinite().all():
+            raise InputError(f"{name}: the score is not a number")
+    return rows_PV

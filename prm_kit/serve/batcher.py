@@ -1,8 +1,9 @@
 """One thread that scores, and the queue before it: items of many requests make one batch.
 
-Each batch takes one item of every waiting request first, the longest waiting first, so that nobody waits for another's
-long list; then, while tokens are left, what shares a problem with those, so that its prefix is computed once; then the
-rest. A request that got nothing is before all others next time, so that nobody waits for ever.
+Each batch takes one item of every waiting request before a second one of any, so that nobody waits for another's long
+list: the longest waiting request first, then those that ask about the same problem, so that its prefix is computed
+once, then the next longest waiting. While tokens are left, more of the same problems follow, then the rest. A request
+that got nothing is before all others next time, so that nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -187,20 +188,29 @@ class Batcher:
             used += job.tokens[index]
             return True
 
+        same_problem: dict[str, dict[Job, int]] = {}  # the first such item of each request
         for job in self._jobs:
+            for index in job.waiting:
+                same_problem.setdefault(job.solutions[index].problem, {}).setdefault(job, index)
+        served: set[Job] = set()
+        for job in self._jobs:
+            if job in served:
+                continue
             if not take(job, job.waiting[0]):
                 break  # not overtaken by shorter ones of later requests, this time or the next
+            served.add(job)
+            for other, index in same_problem[job.solutions[job.waiting[0]].problem].items():
+                if other not in served and take(other, index):
+                    served.add(other)
         problems = {job.solutions[index].problem for job, index in taken}
         for same in (True, False):
             for job in self._jobs:
                 for index in job.waiting:
                     if (job.solutions[index].problem in problems) == same and used < self._batch_tokens:
                         take(job, index)
-        served = {job for job, _ in taken}
-        for job in served:
+        for job in self._jobs:
             job.waiting = [index for index in job.waiting if (job, index) not in taken]
-        unserved = [job for job in self._jobs if job not in served]
-        self._jobs = [*unserved, *(job for job in self._jobs if job in served and job.waiting)]
+        self._jobs = sorted((job for job in self._jobs if job.waiting), key=served.__contains__)  # a stable sort
         return list(taken)
 
     def _score(self, places: Sequence[Place]) -> None:

@@ -162,8 +162,8 @@ def _write(checkpoint: Path, out: Path, config: dict[str, Any], head: dict[str, 
     prm = Prm.load(checkpoint)
     if isinstance(prm.encoder, SegmentEncoder) and not prm.encoder.is_read_at_a_special_token:
         raise UsageError(
-            f"{checkpoint}: its published layout reads steps at {prm.encoder.reading.mark or 'their own text'!r}, which "
-            "is no special token: a server that looks for it in the ids would find others; use `prm-kit serve`"
+            f"{checkpoint}: its published layout reads steps at {prm.encoder.reading.mark or 'their own text'!r}, "
+            "which is no special token: a server that looks for it in the ids would find others; use `prm-kit serve`"
         )
     items = golden_items(prm)
     with whole_directory(out) as part:

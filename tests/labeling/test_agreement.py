@@ -6,15 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from labeling.agreement import (
-    cohen_kappa,
-    coincidences,
-    fleiss_kappa,
-    fleiss_parts,
-    krippendorff_alpha,
-    overall_agreement,
-    pair_agreement,
-)
+from labeling.agreement import overall_agreement, pair_agreement
+from labeling.coefficients import cohen_kappa, coincidences, fleiss_kappa, fleiss_parts, krippendorff_alpha
 from prm_kit.errors import UsageError
 from prm_kit.evaluate.bootstrap import Bootstrap
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labeling.consensus import UNDECIDED, MergeSettings, chosen, merge, merged_annotations
+from labeling.consensus import MergeSettings, chosen, merge
 from labeling.label_table import label_table
+from labeling.merged import UNDECIDED, merged_annotations
 from prm_kit.errors import UsageError
 from prm_kit.ledger import Ledger
 from prm_kit.records import Annotation, Rater, Solution, check_annotation

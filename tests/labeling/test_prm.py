@@ -59,3 +59,9 @@ def test_a_confidence_that_is_no_probability_and_scores_that_do_not_fit_are_refu
         label((0.0, 0.0, 1.0), min_confidence=80)
     with pytest.raises(InputError, match="1 scores for 2 steps"):
         label((0.0, 0.0, 1.0), steps=2)
+
+
+def test_scores_without_bounds_make_no_labels(monkeypatch):
+    monkeypatch.setattr(Says, "score", lambda *_: [StepScores((None,), (3.0,))])
+    with pytest.raises(UsageError, match="scripted: its scores are without bounds, so no label follows from them"):
+        label(None)

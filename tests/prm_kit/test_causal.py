@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, GemmaConfig, GemmaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GemmaConfig, GemmaForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from prm_kit.backbone import load_language_model, load_tokenizer
 from prm_kit.causal import causal_from_backbone, check_product, load_causal
@@ -94,14 +94,17 @@ def test_logits_that_are_more_than_a_product_are_refused(language_model):
         check_product(model, (3, 4))
 
 
-def test_a_family_without_a_token_classification_model_is_refused_by_name(language_model, tmp_path):
+def test_another_family_is_read_as_well_and_one_whose_head_servers_do_not_know_is_refused(language_model, tmp_path):
     tokenizer = load_tokenizer(language_model)
-    tokenizer.save_pretrained(tmp_path)
     sizes = {"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8}
-    config = GemmaConfig(vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, **sizes)
-    GemmaForCausalLM(config).save_pretrained(tmp_path)
-    assert causal_from_backbone(tmp_path).card.kind == "causal"
-    assert len(PrmScorer(causal_from_backbone(tmp_path)).score(SOLUTIONS)) == 2
+    gemma = GemmaConfig(vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, **sizes)
+    gpt2 = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, n_positions=32)
+    for name, model in (("gemma", GemmaForCausalLM(gemma)), ("gpt2", GPT2LMHeadModel(gpt2))):
+        tokenizer.save_pretrained(tmp_path / name)
+        model.save_pretrained(tmp_path / name)
+    assert len(PrmScorer(causal_from_backbone(tmp_path / "gemma")).score(SOLUTIONS)) == 2
+    with pytest.raises(UsageError, match=r"GPT2ForTokenClassification is not called `score`"):
+        causal_from_backbone(tmp_path / "gpt2")
 
 
 def test_a_trunk_without_an_output_layer_is_no_language_model(backbone):

@@ -219,7 +219,7 @@ DAMAGE = {
     r"labels \(1, 0, -1\) are not": lambda path: change(path / "prm.json", labels=[1, 0, -1]),
     "safetensors; pytorch_model.bin is a pickle": only_pickle,
     "safetensors; there are none": lambda path: (path / "model.safetensors").unlink(),
-    "weights cannot be loaded": lambda path: (path / "model.safetensors").write_bytes(b"\xff" * 64),
+    "damaged or truncated": lambda path: (path / "model.safetensors").write_bytes(b"\xff" * 64),
     "1 tensors are missing.* model.norm.weight": without_weight,
     "config.json: the checkpoint brings its own code": lambda path: change(path / "config.json", auto_map={"A": "b.C"}),
     "tokenizer_config.json: the checkpoint brings its own code": lambda path: change(

@@ -63,6 +63,19 @@ def test_a_solution_twice_is_one_and_counted(tmp_path):
     assert manifest.counts["duplicate_annotations"] == 1
 
 
+def test_what_comes_again_in_a_later_batch_is_stored_once(tmp_path):
+    known = [solution(n) for n in range(3)]
+    first = [Annotation.of(each, ALICE, [1, -1]) for each in known]
+    other = [Annotation.of(each, ALICE, [0, -1]) for each in known]
+    with SnapshotWriter(tmp_path / "s", name="made", format="test") as writer:
+        for annotations in (first, first, [*other, first[0]]):
+            writer.add_batches(solutions_batch(known), annotations_batch(annotations))
+    assert writer.manifest.counts["solutions"] == 3
+    assert writer.manifest.counts["duplicate_solutions"] == 6
+    assert writer.manifest.counts["annotations"] == 6
+    assert writer.manifest.counts["duplicate_annotations"] == 4
+
+
 def test_another_pass_over_a_known_solution_is_kept(tmp_path):
     with SnapshotWriter(tmp_path / "s", name="made", format="test") as writer:
         writer.add(solution(1), [Annotation.of(solution(1), ALICE, [1, -1])])

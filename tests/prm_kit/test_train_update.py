@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prm_kit.distributed import World
-from prm_kit.errors import PrmKitError
+from prm_kit.errors import PrmKitError, UsageError
 from prm_kit.records import Annotation, Labelled, Rater, Solution
 from prm_kit.sharding import Shards
 from prm_kit.train import train
@@ -59,6 +59,14 @@ def test_where_memory_runs_out_smaller_micro_batches_give_the_same_run(backbone,
         first, second = json.loads(one), json.loads(other)
         assert first.pop("part") == second.pop("part")
         assert first == pytest.approx(second, rel=1e-5)
+
+
+def test_a_run_goes_on_with_other_settings_of_memory_and_with_no_others(backbone, tmp_path):
+    summary = train(settings(backbone), labelled(6), [], tmp_path)
+    other = settings(backbone, micro_batch_tokens=100, gradient_checkpointing=True, reshard=True)
+    assert train(other, labelled(6), [], tmp_path) == summary
+    with pytest.raises(UsageError, match=r"settings.seed was 0, now 1"):
+        train(settings(backbone, seed=1), labelled(6), [], tmp_path)
 
 
 def test_a_sequence_that_alone_is_too_much_is_named_with_what_to_set(backbone, tmp_path, memory):

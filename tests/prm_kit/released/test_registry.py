@@ -96,6 +96,18 @@ def test_an_adapter_is_merged_into_its_base_and_read_as_the_whole_model_is(causa
         assert one.values != pytest.approx(without.values, abs=1e-3)
 
 
+def test_an_adapter_whose_base_is_elsewhere_is_read_with_the_base_that_is_named(tmp_path, causal):
+    (tmp_path / "adapter").mkdir()
+    about = {"base_model_name_or_path": "/mnt/authors/Llama-PRM800K"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(about))
+    with pytest.raises(
+        InputError, match=r"its base model: /mnt/authors/.*: no such folder; name its folder with `refer"
+    ):
+        load_prm(tmp_path / "adapter", family="versaprm")
+    with pytest.raises(InputError, match="weights must be safetensors; there are none"):
+        load_prm(tmp_path / "adapter", family="versaprm", reference=causal())
+
+
 @pytest.mark.parametrize("scheme", ["legacy", "first", "always"])
 def test_sentencepiece_puts_its_dummy_prefix_where_one_text_would_have_it(
     scheme, metaspace, tmp_path, config_of, solutions

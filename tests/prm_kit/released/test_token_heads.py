@@ -150,8 +150,12 @@ def test_a_step_of_several_lines_is_one_step_of_skywork(tmp_path, twin, qwen):
     assert scorer.score([lines])[0].probabilities == scorer.score([flat])[0].probabilities
 
 
-@pytest.mark.parametrize(("family", "begins"), [("trl", True), ("pure", False)])
-def test_trl_tokenises_steps_and_separators_apart(family, begins, tmp_path, config_of, mistral, qwen, solutions):
+@pytest.mark.parametrize(
+    ("family", "begins", "separator"), [("trl", True, "\n"), ("pure", False, "\n"), ("trl-blank-lines", True, "\n\n")]
+)
+def test_trl_tokenises_steps_and_separators_apart(
+    family, begins, separator, tmp_path, config_of, mistral, qwen, solutions
+):
     # trap 5: jointly tokenised, "30.\n" may be other tokens than "30." and "\n"
     for number, tokenizer in enumerate((qwen, mistral)):
         torch.manual_seed(0)
@@ -165,7 +169,7 @@ def test_trl_tokenises_steps_and_separators_apart(family, begins, tmp_path, conf
             positions = []
             for step in solution.steps:
                 ids += tokenizer.encode(step, add_special_tokens=False)
-                ids += tokenizer.encode("\n", add_special_tokens=False)
+                ids += tokenizer.encode(separator, add_special_tokens=False)
                 positions.append(len(ids) - 1)
             with torch.no_grad():
                 right = model(input_ids=torch.tensor([ids])).logits[0, positions].softmax(-1)[:, 1].tolist()

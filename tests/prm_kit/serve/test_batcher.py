@@ -89,6 +89,14 @@ def test_items_of_one_problem_are_put_together(held):
     assert finish(batcher, held) == [["q", "p", "p", "p"], ["other"]]
 
 
+def test_requests_about_one_problem_go_together_before_later_ones_about_others(held):
+    batcher, _ = started(held, batch_tokens=3)
+    for problem in ("a", "b", "c", "a", "b", "a"):
+        batcher.submit([one(problem)], [1])
+    # The longest waiting asks about a, so all three about a; then b and its other; c fits beside them.
+    assert finish(batcher, held) == [["a", "a", "a"], ["b", "b", "c"]]
+
+
 def test_a_long_item_is_not_overtaken_for_ever_by_short_ones(held):
     batcher, _ = started(held, batch_tokens=4)
     batcher.submit([one("short 0"), one("short 1"), one("short 2")], [2] * 3)
