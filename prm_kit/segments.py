@@ -48,7 +48,7 @@ class SegmentReading(Settings):
         between: Template part between a mark and the next step.
         read_back: How many tokens before the last one of the mark (or text) a step is read.
         own_numbers: Whether a step keeps a "Step 3: " of its own.
-        one_line: Whether newlines inside a step become spaces.
+        one_line: Whether each newline inside a step becomes a space.
         trim: Whether white space around steps, and before the problem, is taken away, as many chat templates do.
         opening: How texts are tokenised. "joined": as parts of one text, so that SentencePiece's dummy prefix stands
             only where the tokenizer itself would put it. "alone": each text and mark by itself. "parted": as if a
@@ -77,7 +77,7 @@ class SegmentReading(Settings):
             own = _OWN_NUMBER.match(step)
             step = step[own.end() :] if own else step
         if self.one_line:
-            step = re.sub(r"\s*\n\s*", " ", step)
+            step = step.replace("\n", " ")
         if self.trim:
             step = step.strip()
         lead = self.first_lead if number == 1 else self.lead

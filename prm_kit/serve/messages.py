@@ -70,11 +70,12 @@ class ScoreRequest(Settings):
 
 
 class ScoredStep(Settings):
-    """One step: p(-1), p(0), p(+1); p(+1) - p(-1); the reward. All null where the scorer abstains."""
+    """One step: p(-1), p(0), p(+1); p(+1) - p(-1); the reward; how unsure the scorer is. Null where it does not say."""
 
     probabilities: Probabilities | None
     value: float | None
     reward: float | None
+    uncertainty: float | None = None
 
 
 class ScoredItem(Settings):
@@ -95,7 +96,9 @@ class ScoredItem(Settings):
     def step_scores(self) -> StepScores:
         """The scores as the scorer gave them."""
         unbounded = None if self.bounded else tuple(step.value for step in self.steps)
-        return StepScores(tuple(step.probabilities for step in self.steps), unbounded)
+        unsure = tuple(step.uncertainty for step in self.steps)
+        known = any(one is not None for one in unsure)
+        return StepScores(tuple(step.probabilities for step in self.steps), unbounded, unsure if known else None)
 
 
 class ScoreResponse(Settings):
@@ -160,11 +163,12 @@ def scored_item(solution: Solution, scores: StepScores, aggregation: str) -> Sco
     if aggregation == "product" and not scores.is_bounded:
         raise InputError("these scores are no probabilities, so they have no product; ask for min, last or mean")
     rewards = step_numbers(scores, "p_ok") if scores.is_bounded else scores.values
+    uncertainty = scores.uncertainty or (None,) * len(rewards)
     return ScoredItem(
         spans=list(solution.spans),
         steps=[
-            ScoredStep(probabilities=p, value=value, reward=reward)
-            for p, value, reward in zip(scores.probabilities, scores.values, rewards, strict=True)
+            ScoredStep(probabilities=p, value=value, reward=reward, uncertainty=unsure)
+            for p, value, reward, unsure in zip(scores.probabilities, scores.values, rewards, uncertainty, strict=True)
         ],
         score=aggregate(rewards, aggregation),
         bounded=scores.is_bounded,

@@ -69,7 +69,7 @@ def test_a_number_of_the_steps_own_is_taken_away_where_the_layout_numbers(step, 
 
 def test_white_space_is_taken_away_and_lines_joined_where_the_layout_says():
     assert SegmentReading(trim=True).step_text(" so \n", 1) == "so"
-    assert SegmentReading(one_line=True).step_text("1 \n\n 2\n3", 1) == "1 2 3"
+    assert SegmentReading(one_line=True).step_text("1\n\n2\n3", 1) == "1  2 3"
     assert SegmentReading(trim=True, problem_after=" A").problem_text("  1 ") == "1  A"
     assert SegmentReading(lead="{number}: ").step_text("{number}", 2) == "2: {number}"
 

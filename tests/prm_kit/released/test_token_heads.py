@@ -88,6 +88,7 @@ REMOTE = {
 def test_qwen_prm_is_read_without_its_remote_code(tmp_path, twin, qwen, solutions):
     first, second = head_of(16), head_of(2)
     trunk = twin(tmp_path, "qwen2", qwen, {"score.0": first, "score.2": second}, **REMOTE)
+    (tmp_path / "modeling_qwen2_rm.py").write_text("raise SystemExit('run')")
     scorer = load_prm(tmp_path)
     together = scorer.score(solutions)
     for solution, scores in zip(solutions, together, strict=True):
@@ -145,7 +146,7 @@ def test_a_step_of_several_lines_is_one_step_of_skywork(tmp_path, twin, qwen):
     twin(tmp_path, "qwen2", qwen, {"v_head.summary": head_of(1)}, architectures=["Qwen2ForPrmModel"])
     scorer = load_prm(tmp_path)
     lines = Solution("Add.", "We add 12\n\nand 30.\nDone.", ((0, 18), (19, 24)))
-    flat = Solution.from_steps("Add.", ["We add 12 and 30.", "Done."])
+    flat = Solution.from_steps("Add.", ["We add 12  and 30.", "Done."])
     assert scorer.prm.encoder.encode([lines])[0].ids == scorer.prm.encoder.encode([flat])[0].ids
     assert scorer.score([lines])[0].probabilities == scorer.score([flat])[0].probabilities
 

@@ -27,6 +27,10 @@ def client(lengths):
         yield client
 
 
+def step(probabilities, value, reward):
+    return {"probabilities": probabilities, "value": value, "reward": reward, "uncertainty": None}
+
+
 def test_steps_come_back_with_probabilities_values_rewards_and_a_score(client):
     item = {"problem": "p", "steps": ["a" * 20, "b" * 11, "c" * 10], "separator": "|"}
     answer = client.post("/v1/score", json={"items": [item]})
@@ -39,9 +43,9 @@ def test_steps_come_back_with_probabilities_values_rewards_and_a_score(client):
                 "spans": [[0, 20], [21, 32], [33, 43]],
                 "steps": [
                     # p(-1) = 0.2, p(0) = 0.2, p(+1) = 0.6: value 0.6 - 0.2, reward 1 - 0.2
-                    {"probabilities": [0.2, 0.2, pytest.approx(0.6)], "value": pytest.approx(0.4), "reward": 0.8},
-                    {"probabilities": None, "value": None, "reward": None},  # abstained
-                    {"probabilities": [0.1, 0.225, 0.675], "value": pytest.approx(0.575), "reward": 0.9},
+                    step([0.2, 0.2, pytest.approx(0.6)], pytest.approx(0.4), 0.8),
+                    step(None, None, None),  # abstained
+                    step([0.1, 0.225, 0.675], pytest.approx(0.575), 0.9),
                 ],
                 "score": 0.8,
                 "bounded": True,
@@ -76,7 +80,7 @@ def test_unbounded_scores_say_so_and_have_no_product(lengths, client):
     item = {"problem": "p", "steps": ["a" * 20, "b" * 10]}
     (found,) = client.post("/v1/score", json={"items": [item]}).json()["items"]
     assert found["bounded"] is False
-    assert found["steps"][0] == {"probabilities": None, "value": 20.0, "reward": 20.0}
+    assert found["steps"][0] == step(None, 20.0, 20.0)
     assert found["score"] == 10.0
     refused = client.post("/v1/score", json={"items": [item], "aggregation": "product"})
     assert (refused.status_code, "no product" in refused.json()["reason"]) == (422, True)

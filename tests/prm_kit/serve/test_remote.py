@@ -9,6 +9,7 @@ from prm_kit.errors import InputError, UsageError
 from prm_kit.model import Prm
 from prm_kit.prm_scorer import PrmScorer
 from prm_kit.records import Solution
+from prm_kit.score import StepScores
 from prm_kit.serve import remote
 from prm_kit.serve.app import create_app
 from prm_kit.serve.remote import RemoteError, RemoteScorer
@@ -80,6 +81,18 @@ def test_scores_equal_the_local_scorers(backbone, serving):
     assert asked.aggregation == "last"
     for there, here in zip(found, scorer.score(solutions), strict=True):
         assert list(there.probabilities) == [pytest.approx(p, abs=1e-6) for p in here.probabilities]
+
+
+def test_how_unsure_the_scorer_is_comes_along(serving):
+    class Unsure:
+        name = "unsure"
+
+        def score(self, solutions):
+            return [StepScores(((0.0, 0.0, 1.0),) * 2, uncertainty=(0.25, None)) for _ in solutions]
+
+    asked = [Solution.from_steps("p", ["abc", "a"])]
+    with serving(create_app(Unsure())) as url:
+        assert RemoteScorer(url).score(asked) == Unsure().score(asked)
 
 
 def test_unbounded_scores_stay_unbounded(lengths, serving):
