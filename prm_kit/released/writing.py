@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from prm_kit.batching import micro_batches
 from prm_kit.engines.engine import Engine, Limits
 from prm_kit.errors import InputError
-from prm_kit.generative import TransformersNextToken
 from prm_kit.plain_text import plain_text_backend
 from prm_kit.released.assembly import chat_parts
 from prm_kit.released.checkpoint import Checkpoint
@@ -159,9 +160,34 @@ def next_log_probabilities(
     Raises:
         InputError: One is not a number; the prefix is named.
     """
-    vocabulary: int = model.config.vocab_size
-    rows_PV = TransformersNextToken(model, token_budget).log_probabilities(prefixes, range(vocabulary))
+    found: list[Tensor] = [torch.empty(0)] * len(prefixes)
+    training = model.training
+    model.train(False)
+    try:
+        with torch.inference_mode():
+            for batch in micro_batches(range(len(prefixes)), [len(prefix) for prefix in prefixes], token_budget):
+                log_PV = _last_logits(model, [prefixes[index] for index in batch]).float().log_softmax(-1).cpu()
+                for index, row_V in zip(batch, log_PV, strict=True):
+                    found[index] = row_V
+    finally:
+        model.train(training)
+    rows_PV = torch.stack(found)
     for name, row_V in zip(names, rows_PV, strict=True):
         if not row_V.isfinite().all():
             raise InputError(f"{name}: the score is not a number")
     return rows_PV
+
+
+def _last_logits(model: PreTrainedModel, prefixes: Sequence[Sequence[int]]) -> Tensor:
+    longest = max(map(len, prefixes))
+    ids_PT = torch.tensor([[0] * (longest - len(prefix)) + list(prefix) for prefix in prefixes])
+    mask_PT = torch.tensor([[0] * (longest - len(prefix)) + [1] * len(prefix) for prefix in prefixes])
+    output = model(
+        input_ids=ids_PT.to(model.device),
+        attention_mask=mask_PT.to(model.device),
+        position_ids=(mask_PT.cumsum(1) - 1).clamp(min=0).to(model.device),
+        use_cache=False,
+        logits_to_keep=1,
+    )
+    logits_PV: Tensor = output.logits[:, -1]
+    return logits_PV

@@ -89,6 +89,7 @@ class RemoteScorer:
         self._local = local
         self._token = token
         self._timeout = httpx2.Timeout(timeout, connect=10.0)
+        self._tls = httpx2.create_ssl_context() if address.startswith("https") else False
 
     def score(self, solutions: Sequence[Solution]) -> list[StepScores]:
         """Score every step of every solution.
@@ -116,6 +117,7 @@ class RemoteScorer:
             base_url=self._address,
             headers={"authorization": f"Bearer {self._token.reveal()}"} if self._token else {},
             timeout=self._timeout,
+            verify=self._tls,
             follow_redirects=False,
             trust_env=not self._local,
         )
