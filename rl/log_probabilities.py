@@ -1,8 +1,10 @@
 """Log-probabilities of tokens from hidden states, without ever holding a (tokens x vocabulary) tensor.
 
 The vocabulary is walked in tiles: the forward pass keeps one log-sum-exp per token, the backward pass computes each
-tile's logits again and writes that tile's rows of the head's gradient once. N tokens, V vocabulary, D hidden, W the
-width of a tile.
+tile's logits again and writes that tile's rows of the head's gradient once. That is four products of tokens x
+vocabulary x hidden where the plain way has three, and far fewer passes over memory.
+
+N tokens, V vocabulary, D hidden, W the width of a tile.
 """
 
 from __future__ import annotations
