@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from prm_kit.evaluate import DevSplit, evaluate
+from prm_kit.evaluate.first_error import NO_ERROR, true_first_errors
 from prm_kit.files import value_sha256
 from prm_kit.importing import import_data
 from prm_kit.model import Prm
@@ -289,12 +290,16 @@ def table(train_name: str, test_names: Sequence[str], cache: Path) -> dict:
             name: [probe.score(head, tested, halves[part]) for part in ("test", "threshold")]
             for name, (probe, head) in heads.items()
         }
+        truth = true_first_errors(halves["threshold"])
+        chooses = (truth >= 0).any() and (truth == NO_ERROR).any()  # branches are no whole solutions
+        if not chooses:
+            scores = {name: both for name, both in scores.items() if both[0][0].is_bounded}
         evaluation = evaluate(
             halves["test"],
             {name: both[0] for name, both in scores.items()},
             name=test,
             dev=DevSplit("threshold", halves["threshold"], {name: both[1] for name, both in scores.items()})
-            if any(pair.annotation.first_error is not None for pair in halves["threshold"])
+            if chooses
             else None,
             train=train,
         )

@@ -39,7 +39,8 @@ _MANY_SUBSETS = 6
 
 def tables_of(data: Mapping[str, Any]) -> list[Table]:
     """Cut every table from an evaluation (the dict that `prm_kit.evaluate.evaluate` returns)."""
-    made = (make(data) for make in _TABLES)
+    makers = _TABLES if data["data"]["judged_steps"] else [make for make in _TABLES if make not in _OF_STEPS]
+    made = (make(data) for make in makers)
     return [
         table for table in made if table.columns and any(cell.text != DASH for row in table.rows for cell in row.cells)
     ]
@@ -255,6 +256,9 @@ _TABLES: tuple[Callable[[Mapping[str, Any]], Table], ...] = (
     contamination_rows,
     overlap_rows,
 )
+
+_OF_STEPS = (first_error_rows, subset_f1_rows, subset_rows, step_rows, class_rows, calibration_rows, difference_rows)
+"""Tables that say nothing where no step is judged."""
 
 
 def _threshold(threshold: Mapping[str, Any]) -> Cell:
