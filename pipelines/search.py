@@ -61,8 +61,6 @@ def command(
     settings = validated(SearchSettings, asked, "command line")
     about = {"task": task, "split": split, "problems": problems, "policy": str(policy), "prm": prm, **asked}
     output, run = Output(as_json), RunDirectory(out)
-    check_same_inputs(out / "inputs.json", about)
-    run.start({"search": about})
     with output.progress() as progress, run.timed("search"):
         from pipelines.scorers import scorer_of
         from pipelines.task import opened
@@ -75,6 +73,10 @@ def command(
         searching = Search(loaded, TransformersEngine(loaded.model, max_rows=rows), scorer_of(prm, "prm"), settings)
         with opened(task) as its_task:
             drawn = its_task.problems(split, problems, seed)  # type: ignore[arg-type]
+            searching.check(drawn)
+            # Not before all else is in order: what is refused leaves no trace.
+            check_same_inputs(out / "inputs.json", about)
+            run.start({"search": about})
             search_into(out / "found.jsonl", searching, drawn, its_task, together, progress)
         counts = snapshot_of(out / "found.jsonl", out / "solutions", task)
     run.finish({**about, **counts, "picked": picked(out / "found.jsonl", aggregation, seed)})

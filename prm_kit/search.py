@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from prm_kit.aggregate import solution_score
 from prm_kit.answer_text import extract_final_answer
-from prm_kit.engines.engine import Engine, Limits, Rollout
+from prm_kit.engines.engine import Engine, Limits, Rollout, generate_anew
 from prm_kit.errors import UsageError
 from prm_kit.records import Problem, Solution
 from prm_kit.score import StepScorer, StepScores
@@ -69,7 +69,7 @@ class Spent:
         sampled_tokens: New tokens.
         read_tokens: Tokens of prefixes that the engine read in front of them, each distinct prefix of a round once.
         scored: Solutions and beginnings that the scorer was asked for.
-        rounds: Calls of the engine.
+        rounds: How often the engine was asked.
         merged: Beginnings that were dropped because the same text stood beside them.
     """
 
@@ -129,6 +129,10 @@ class Search:
             Found(problem, tuple(sorted(candidates, key=lambda candidate: candidate.rank, reverse=True)))
             for problem, candidates in zip(problems, ended, strict=True)
         ]
+
+    def check(self, problems: Sequence[Problem]) -> None:
+        """Refuse, before a run, problems that leave no room; see `run`."""
+        self._prompts(problems)
 
     def _by_steps(self, problems: Sequence[Problem], prompts: list[list[int]], tell: Progress) -> list[list[Candidate]]:
         settings = self.settings
@@ -197,7 +201,7 @@ class Search:
             for (place, prefix), room, rollouts in zip(going, rooms, groups, strict=True):
                 for rollout in rollouts:
                     cut = _cut(rollout, room)
-                    one = self._candidate(prefixes[place][0], prefix.ids, cut, self._ended(cut))
+                    one = self._candidate(prefixes[place][0], prefix.ids, cut, self._ended(cut, room))
                     if one.ended or self._at_boundary(one.solution):
                         done[place].append(one)
                     else:
@@ -218,7 +222,7 @@ class Search:
         return replace(one, scores=scores, score=solution_score(scores, self.settings.aggregation))
 
     def _generate(self, prefixes: list[list[int]], n: int, limits: Limits) -> list[list[Rollout]]:
-        groups = self.engine.generate(prefixes, n, limits)
+        groups = generate_anew(self.engine, prefixes, n, limits)
         self.spent.rounds += 1
         self.spent.read_tokens += sum(len(prefix) for prefix in {tuple(prefix) for prefix in prefixes})
         self.spent.sampled_tokens += sum(len(rollout.ids) for group in groups for rollout in group)
@@ -237,10 +241,10 @@ class Search:
         )
         return Candidate(ids, solution, ended)
 
-    def _ended(self, rollout: Rollout) -> str:
-        if rollout.finish == "length":
-            return "length"
-        return "stop" if rollout.ids[-1] in self.policy.stop_ids else ""
+    def _ended(self, rollout: Rollout, room: int) -> str:
+        if rollout.finish == "stop" and rollout.ids[-1] in self.policy.stop_ids:
+            return "stop"
+        return "length" if len(rollout.ids) >= room else ""  # a line end on the last token leaves no room for another
 
     def _at_boundary(self, solution: Solution) -> bool:
         """Whether the next character would begin another step."""

@@ -113,6 +113,8 @@ def _train(
     with directory.timed("encode"):
         data = training_data(train_set, dev_set, prm.encoder, settings, settings.max_tokens or prm.card.max_tokens)
     _check_dev(settings, bool(data.dev))
+    share = shares_prefixes(settings.share_prefixes, prm, data.train, device)
+    settings = settings.model_copy(update={"share_prefixes": share})  # decides what an update is made of
     if any(other != data.fingerprint() for other in world.gather(data.fingerprint())):
         raise InputError("the processes of this run were given different data: they must all read the same files")
     with world.in_turn():
@@ -127,7 +129,10 @@ def _train(
             "neutral_policy": settings.neutral_policy,
             "target": settings.target,
             "max_tokens": settings.max_tokens or prm.card.max_tokens,
-            "training_data": tuple(manifests) or (data.fingerprint()["train"],),
+            "training_data": tuple(
+                dict.fromkeys([*prm.card.training_data, *(manifests or [data.fingerprint()["train"]])])
+            ),
+            "temperature": 1.0,  # that of a PRM to go on from was found for other weights
         }
     )
     run = _Run(settings, prm, data, directory, progress, world, device)
@@ -172,14 +177,15 @@ class _Run:
             compute_activations_twice(prm.model)
         bfloat16 = uses_bfloat16(settings.precision, device)
         shards = Shards(prm.trunk, prm.head, world, device, bfloat16=bfloat16, thrifty=settings.reshard)
-        share = shares_prefixes(settings.share_prefixes, prm, data.train)
+        share = bool(settings.share_prefixes)
         members = len(prm.head.weight) // 3 if settings.objective == "ensemble" else 0
         self.forward = Forward(prm, settings.precision, settings.micro_batch_tokens, share, members, settings.seed)
         self.units, self.lengths = units_of(data.train, share, settings.batch_tokens)
         self.per_epoch = updates_per_epoch(self.lengths, settings.batch_tokens)
         self.updates = settings.updates or self.per_epoch * (settings.epochs or 1)
         self.class_weights = _class_weights(settings, data.masses)
-        self.objective = Objective(settings.objective, self.class_weights, settings.margin or 4.0)
+        self.objective = Objective(settings.objective, self.class_weights, 4.0 if settings.margin is None else settings.margin)
+        _check_plan(settings, self.updates, self.objective.total(self.forward.targets(data.dev)) if data.dev else 1.0)
         self.work = Work(self.forward, shards, world)
         self.optimizer = adamw(
             self.model,
@@ -417,6 +423,17 @@ def _check_dev(settings: TrainSettings, has_dev: bool) -> None:
     idle = [name for name in ("patience", "eval_every") if getattr(settings, name) is not None]
     if idle and not has_dev:
         raise UsageError(f"{', '.join(idle)}: nothing to evaluate on: the development set has no usable label")
+
+
+def _check_plan(settings: TrainSettings, updates: int, dev_total: float) -> None:
+    """Refuse a run of which a part would do nothing."""
+    if settings.head_updates >= updates:
+        raise UsageError(f"head_updates: {settings.head_updates} of {updates} updates: none is left for the rest")
+    if dev_total == 0:
+        raise UsageError(
+            f"no step of the development set counts for objective {settings.objective} with class_weights "
+            f"{settings.class_weights}: its loss would always be 0"
+        )
 
 
 def _tensorboard(path: Path, update: int) -> Any:

@@ -111,13 +111,14 @@ def member_weights(example: Example, members: int, seed: int) -> NDArray[np.floa
     return np.random.default_rng(int.from_bytes(digest, "little")).standard_exponential(members)
 
 
-def shares_prefixes(asked: bool | None, prm: Prm, examples: Sequence[Example]) -> bool:
+def shares_prefixes(asked: bool | None, prm: Prm, examples: Sequence[Example], device: torch.device) -> bool:
     """Whether a run shares prefixes.
 
     Args:
         asked: The setting. None: on the CPU, where the model's family allows it and `WORTH_SHARING` says so.
         prm: The model.
         examples: All training examples.
+        device: What the run computes on, wherever the model is now.
 
     Raises:
         UsageError: It is asked for and the family's attention is not known.
@@ -127,7 +128,7 @@ def shares_prefixes(asked: bool | None, prm: Prm, examples: Sequence[Example]) -
         raise UsageError(f"share_prefixes: an {prm.card.kind} PRM reads every token after its own prefix")
     if asked and family not in FAMILIES:
         raise UsageError(f"share_prefixes: not known for {family} models, only {', '.join(sorted(FAMILIES))}")
-    if asked is not None or family not in FAMILIES or not prm.can_share_prefixes or prm.device.type != "cpu":
+    if asked is not None or family not in FAMILIES or not prm.can_share_prefixes or device.type != "cpu":
         return bool(asked)
     return distinct_tokens(examples) < WORTH_SHARING * sum(len(example.ids) for example in examples)
 

@@ -32,7 +32,7 @@ class LoraSettings(Settings):
     rank: Positive = 16
     alpha: Positive = 32
     dropout: float = Field(0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | list[str] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     four_bit: bool = False
 
 
@@ -135,7 +135,7 @@ class TrainSettings(Settings):
     train_layers: int | None = Field(None, ge=0)
     lora: LoraSettings | None = None
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     eval_every: Positive | None = None
     metric: Literal["loss", "macro_f1"] = "loss"
     patience: Positive | None = None

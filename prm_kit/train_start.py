@@ -21,7 +21,7 @@ def chosen_device(name: str, world: World | None = None) -> torch.device:
         world: The processes of the run, each of which takes a CUDA device of its own.
 
     Raises:
-        UsageError: CUDA is asked for and there is none, or not one for every process.
+        UsageError: CUDA is asked for and there is none, not that one, or not one for every process.
     """
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"device: {name}: there is no CUDA device; say cpu or auto")
@@ -32,6 +32,8 @@ def chosen_device(name: str, world: World | None = None) -> torch.device:
                 f"{torch.cuda.device_count()} here; say cuda and start as many processes as devices"
             )
         return torch.device("cuda", local_rank())
+    if ":" in name and int(name.partition(":")[2]) >= torch.cuda.device_count():
+        raise UsageError(f"device: {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)

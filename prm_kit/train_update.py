@@ -100,8 +100,10 @@ class Work:
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         norm = float(whole(torch.nn.utils.clip_grad_norm_(trained, max_norm or math.inf, foreach=True)))
         finite = math.isfinite(norm) and math.isfinite(sum(losses))
-        told = self.world.gather((sum(losses), [] if finite else _suspects(mine, losses)))
-        return Gradient(sum(loss for loss, _ in told), norm, tokens, [name for _, names in told for name in names])
+        bad = [batch for batch, loss in zip(mine, losses, strict=False) if not math.isfinite(loss)]
+        told = self.world.gather((sum(losses), _solutions(bad), [] if finite else _solutions(mine)))
+        suspects = [name for _, names, _ in told for name in names] or [name for *_, names in told for name in names]
+        return Gradient(sum(loss for loss, _, _ in told), norm, tokens, suspects)
 
     def evaluate(
         self, examples: Sequence[Example], measure: Callable[[Sequence[Example]], None], check: Callable[[], None]
@@ -195,7 +197,5 @@ def memory_named() -> Iterator[None]:
         ) from None
 
 
-def _suspects(batches: Sequence[Sequence[Example]], losses: Sequence[float]) -> list[str]:
-    """Solutions of the micro-batches whose loss is not finite; of all where each is."""
-    bad = [batch for batch, loss in zip(batches, losses, strict=False) if not math.isfinite(loss)] or batches
-    return list(dict.fromkeys(example.solution_id for batch in bad for example in batch))
+def _solutions(batches: Sequence[Sequence[Example]]) -> list[str]:
+    return list(dict.fromkeys(example.solution_id for batch in batches for example in batch))

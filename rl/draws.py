@@ -28,6 +28,8 @@ class Draws:
         """Numbers of the next `n` problems, on into the next epoch where this one ends."""
         found: list[int] = []
         while len(found) < n:
+            if self.memory["position"] >= self.n:  # only now: what became of its last problems has been told
+                self._end_epoch()
             order = list(range(self.n))
             Random(f"{self.seed} {self.memory['epoch']}").shuffle(order)  # noqa: S311
             left_out = set(self.memory["left_out"])
@@ -38,8 +40,6 @@ class Draws:
                 self.memory["position"] = place + 1
                 if order[place] not in left_out:
                     found.append(order[place])
-            if self.memory["position"] >= self.n:
-                self._end_epoch()
         return found
 
     def tell(self, correct_of: Mapping[int, Sequence[float]]) -> None:

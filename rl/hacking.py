@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from prm_kit.records import Solution
@@ -47,20 +48,21 @@ def alarms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Args:
         lines: One mapping an update, oldest first, with `instruments` and "accuracy", and where there is a PRM
-            "process" in [0, 1]; other keys are not looked at. Of fewer than twice `WINDOW` nothing is said.
+            "process" in [0, 1]; other keys are not looked at, and None is no figure. Of fewer than twice `WINDOW`
+            nothing is said.
     """
     if len(lines) < 2 * WINDOW:
         return []
     before, now = (
-        {key: sum(line.get(key) or 0.0 for line in part) / len(part) for key in _WATCHED if key in part[-1]}
+        {key: fmean(said) for key in _WATCHED if (said := [line[key] for line in part if line.get(key) is not None])}
         for part in (lines[-2 * WINDOW : -WINDOW], lines[-WINDOW:])
     )
     found = []
 
     def moved(key: str) -> float:
-        return now[key] - before.get(key, now[key])
+        return now[key] - before[key] if key in now and key in before else 0.0
 
-    if "process" in now and moved("process") > 0.02 and moved("accuracy") < -0.02:
+    if moved("process") > 0.02 and moved("accuracy") < -0.02:
         found.append(
             f"the process reward rises ({before['process']:.2f} to {now['process']:.2f}) while accuracy falls "
             f"({before['accuracy']:.2f} to {now['accuracy']:.2f}): the policy has found what the PRM likes"

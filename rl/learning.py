@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -24,20 +25,8 @@ from rl.objective import Update, pair_loss, policy_loss, value_loss
 from rl.pair_losses import PairTensors
 from rl.pairs import Candidates, Pair
 from rl.policy_model import Rows, ValueModel, log_probabilities
-from rl.rollouts import Sampled
+from rl.rollouts import NotFiniteError, Sampled
 from rl.train_settings import RlSettings
-
-
-class NotFiniteError(InputError):
-    """A loss or a gradient is not finite.
-
-    Attributes:
-        rollouts: What was being learnt from.
-    """
-
-    def __init__(self, reason: str, rollouts: Sequence[Sampled]) -> None:
-        super().__init__(reason)
-        self.rollouts = rollouts
 
 
 @dataclass
@@ -90,9 +79,27 @@ class Learner:
         for turn in range(self.settings.passes):
             parts = self._minibatches(material, number * self.settings.passes + turn)
             for groups in parts:
-                for name, value in self._step(material, groups, len(parts), number).items():
+                with self._checkpointing():
+                    found = self._step(material, groups, len(parts), number)
+                for name, value in found.items():
                     told.setdefault(name, []).append(value)
         return {name: sum(values) / len(values) for name, values in told.items()}
+
+    @contextmanager
+    def _checkpointing(self) -> Iterator[None]:
+        """Layers that are to compute their activations twice do so in training mode only.
+
+        What they hold stays in evaluation mode: dropout would make another policy of the one that sampled.
+        """
+        models = [self.policy] if self.value is None else [self.policy, self.value]
+        layers = [one for model in models for one in model.modules() if getattr(one, "gradient_checkpointing", False)]
+        for layer in layers:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
 
     def frozen(self, model: Any, rollouts: Sequence[Sampled]) -> Tensor:
         """Log-probabilities under a policy, or what the value model says, [B, T] float32, without a gradient."""

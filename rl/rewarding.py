@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,13 +11,20 @@ from prm_kit.records import Problem
 from prm_kit.score import StepScorer, check_scores
 from rl.algorithms import Algorithm
 from rl.rewards import FORMAT_CHECKS, Composed, FormatCheck, compose, final_rewards, format_reward, process_reward
-from rl.rollouts import Sampled
+from rl.rollouts import NotFiniteError, Sampled
 
 Verify = Callable[[Problem, str], bool | None]
 """Whether a completion's final answer is right; None where that cannot be decided."""
 
 Reward = Callable[[Sequence[Sampled]], Sequence[float | None]]
 """A reward of the caller's own: one number a rollout, None where it failed."""
+
+
+_TAKEN = frozenset(
+    "final process format length update part alarms skipped reward accuracy no_signal entropy kl advantage_size "
+    "process_share pairs sampled failed filtered tokens steps step_tokens one_step repetition self_correction "
+    "learning_rate loss loss_value loss_pairs gradient_norm gradient_norm_value".split()
+)
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,11 @@ class Rewarding:
         for name in self.format_checks:
             if name not in FORMAT_CHECKS:
                 raise unknown_name("format check", name, FORMAT_CHECKS)
+        if self.algorithm.weights.format > 0 and not self.format_checks:
+            raise UsageError(f"a format reward needs format_checks: {', '.join(FORMAT_CHECKS)}")
         for name in self.more:
-            if name in ("final", "process", "format", "length"):
-                raise UsageError(f"a reward of your own cannot be called {name!r}: that one exists")
+            if name in _TAKEN:
+                raise UsageError(f"a reward of your own cannot be called {name!r}: metrics.jsonl has that already")
 
     def inversion(self) -> str | None:
         """How a tidy wrong answer could beat a sloppy right one with these weights; None: it cannot."""
@@ -74,7 +84,8 @@ class Rewarding:
         """Reward rollouts of any number of groups; groups are whole.
 
         Raises:
-            InputError: The scorer's answers cannot be right, or are unbounded.
+            InputError: The scorer's answers cannot be right, or a reward is not finite (`NotFiniteError`).
+            UsageError: The scorer's answers are unbounded.
         """
         algorithm = self.algorithm
         truncated = [one.rollout.finish == "length" for one in rollouts]
@@ -100,6 +111,9 @@ class Rewarding:
             used["length"] = 1.0
         for name, (weight, reward) in self.more.items():
             parts[name], used[name] = reward(rollouts), weight
+            values_of = zip(rollouts, parts[name], strict=False)  # `compose` refuses another number of values
+            if bad := [one for one, value in values_of if value is not None and not math.isfinite(value)]:
+                raise NotFiniteError(f"reward {name} is not finite for {len(bad)} of {len(rollouts)} rollouts", bad)
         return Rewarded(compose(parts, used), tuple(correct), tuple(values))
 
     def _step_values(self, rollouts: Sequence[Sampled]) -> list[tuple[float | None, ...]]:

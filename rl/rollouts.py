@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prm_kit.answer_text import extract_final_answer
-from prm_kit.engines.engine import Engine, Limits, Rollout
-from prm_kit.errors import UsageError
+from prm_kit.engines.engine import Engine, Limits, Rollout, generate_anew
+from prm_kit.errors import InputError, UsageError
 from prm_kit.records import Problem, Solution
 from prm_kit.split import split_solution
 
@@ -36,6 +36,18 @@ class Sampled:
     rollout: Rollout
     solution: Solution
     step_of_token: tuple[int, ...]
+
+
+class NotFiniteError(InputError):
+    """A reward, a loss or a gradient is not finite.
+
+    Attributes:
+        rollouts: What it was computed from.
+    """
+
+    def __init__(self, reason: str, rollouts: Sequence[Sampled]) -> None:
+        super().__init__(reason)
+        self.rollouts = rollouts
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class Sampler:
         """Sample `n` rollouts of every problem.
 
         Args:
-            problems: One group each.
+            problems: One group each; a problem that stands there twice is sampled anew each time.
             n: Rollouts of a group.
             round: Number of the update, so that a problem that comes again is answered anew.
             greedy: Take the likeliest tokens instead of sampling.
@@ -85,7 +97,7 @@ class Sampler:
         # A round has random numbers of its own, whatever was sampled before: a resumed run samples the same.
         seed = self.seed * 1_000_003 + round
         limits = Limits(self.max_new_tokens, self.policy.stop_ids, 0.0 if greedy else self.temperature, seed)
-        found = self.engine.generate(prompts, n, limits)
+        found = generate_anew(self.engine, prompts, n, limits)
         return [
             [self._sampled(group, problem, tuple(prompt), rollout) for rollout in rollouts]
             for group, (problem, prompt, rollouts) in enumerate(zip(problems, prompts, found, strict=True))

@@ -8,7 +8,8 @@ OUT/
   rollouts.jsonl   some rollouts of every update with what they earned
   state/           the latest resumable state; gone once the run is done
   checkpoint/      the policy
-  nonfinite.json   only where a loss was not finite: the update and its problems
+  nonfinite.json   only where a reward or a loss was not finite: the update and its rollouts
+  tensorboard/     the same as metrics.jsonl, where asked for
 
 An update: sample groups, reward them, turn rewards into advantages (or pairs), step down the loss of each minibatch.
 B rollouts, T generated tokens.
@@ -19,7 +20,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,24 +33,25 @@ from prm_kit.engines.transformers_engine import TransformersEngine
 from prm_kit.errors import PrmKitError, UsageError
 from prm_kit.files import complete_lines, value_sha256, whole_directory, whole_file, write_json
 from prm_kit.interruption import Interruption
-from prm_kit.optimization import adamw, learning_rate_share
+from prm_kit.optimization import adamw, learning_rate_share, need_package
 from prm_kit.policy import Policy
 from prm_kit.records import Problem
 from prm_kit.run_directory import RunDirectory
-from prm_kit.train_start import chosen_device
+from prm_kit.train_start import chosen_device, compute_activations_twice
 from prm_kit.training_state import TrainingState, check_same_inputs
+from rl.algorithms import Algorithm
 from rl.batch import Batch
 from rl.credit import Credit
 from rl.draws import Draws
 from rl.gathering import Earned, Gathered, batch_of
 from rl.hacking import alarms
 from rl.held_out import held_out_accuracy
-from rl.learning import Learner, Material, NotFiniteError, pairs_of
+from rl.learning import Learner, Material, pairs_of
 from rl.objective import update_of
 from rl.policy_model import ValueModel, check_policy
 from rl.presets import CONTESTED, algorithm
 from rl.rewarding import Reward, Rewarding, Verify
-from rl.rollouts import Sampler
+from rl.rollouts import NotFiniteError, Sampler
 from rl.train_settings import RlSettings
 from rl.update_metrics import shown_rollouts, update_line
 
@@ -59,6 +62,10 @@ Progress = Callable[[int, int, dict[str, Any]], None]
 """Called after every line of metrics.jsonl: updates done, updates in all, the line."""
 
 _KEPT_HISTORY = 10_000
+
+_REFERENCE_SEED = 104_729
+"""What the reference policy answers has random numbers of its own: with those of the first rollout of the group it
+would say the same as long as both policies are alike, and a baseline must not know what it is compared with."""
 
 
 def train(
@@ -91,35 +98,45 @@ def train(
         progress: See `Progress`.
 
     Raises:
-        UsageError: A problem has no room or is on both sides, the algorithm lacks what it needs, or `out` holds
-            another run.
-        PrmKitError: A loss or gradient is not finite.
+        UsageError: A problem has no room or is on both sides, the algorithm lacks what it needs or cannot learn with
+            these settings, or `out` holds another run.
+        PrmKitError: A reward, loss or gradient is not finite.
         KeyboardInterrupt: Stopped by SIGINT or SIGTERM, resumable.
     """
     parts = settings.parts if credit is None else {**settings.parts, "credit": credit}
     composition = algorithm(settings.algorithm, parts)
+    _check_learns(settings, composition)
+    if settings.tensorboard:
+        need_package("tensorboard", "tensorboard: true", "tensorboard")
     if not problems:
         raise UsageError("there is no problem to train on")
     if both := {one.text for one in problems} & {one.text for one in held_out}:
         raise UsageError(f"{len(both)} problems are trained on and held out, the first: {min(both)[:80]!r}")
     run = RunDirectory(out)
     hashes = {"problems": value_sha256(_texts(problems)), "held_out": value_sha256(_texts(held_out))}
-    asked = {"settings": settings.model_dump(mode="json"), "data": hashes, "about": dict(about or {})}
-    check_same_inputs(out / "inputs.json", asked)
+    asked = {
+        "settings": settings.model_dump(mode="json"),
+        "algorithm": composition.parts(),
+        "rewards": {name: weight for name, (weight, _) in (rewards or {}).items()},
+        "data": hashes,
+        "about": dict(about or {}),
+    }
     if (out / "summary.json").exists():
+        check_same_inputs(out / "inputs.json", asked)
         done: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
         return done
     policy = Policy.load(settings.policy, chosen_device(settings.device))
     check_policy(policy.model)
     if settings.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable()
+        compute_activations_twice(policy.model)
     engine = TransformersEngine(policy.model)
     sampler = Sampler(policy, engine, settings.split, settings.max_new_tokens, settings.temperature, settings.seed)
     sampler.check([*problems, *held_out])
     rewarding = Rewarding(
         composition, verify, settings.max_new_tokens, scorer, settings.process, settings.format_checks, rewards or {}
     )
-    run.start({"rl": asked["settings"], "algorithm": composition.parts(), **hashes, **asked["about"]})
+    check_same_inputs(out / "inputs.json", asked)  # not before all else is in order: what is refused leaves no trace
+    run.start({"rl": asked["settings"], "algorithm": asked["algorithm"], **hashes, **asked["about"]})
     with run.timed("train"), torch.random.fork_rng(), Interruption() as interruption:
         torch.manual_seed(settings.seed)
         training = _Run(settings, problems, held_out, sampler, rewarding, run, progress)
@@ -129,6 +146,18 @@ def train(
     run.finish(summary)
     shutil.rmtree(out / "state", ignore_errors=True)
     return summary
+
+
+def _check_learns(settings: RlSettings, composition: Algorithm) -> None:
+    who = f"algorithm {composition.name}"
+    if composition.on_policy_only and settings.passes > 1:
+        raise UsageError(f"passes: {settings.passes}: the surrogate of {who} is right for one pass over a rollout only")
+    waits = 0 if composition.critic is None else composition.critic.warm_up
+    if waits >= settings.updates:
+        raise UsageError(
+            f"updates: {settings.updates}: {who} trains nothing but its value model for the first {waits}; ask for "
+            "more updates, or for less with parts.critic.warm_up"
+        )
 
 
 def _texts(problems: Sequence[Problem]) -> list[tuple[str, str | None]]:
@@ -171,6 +200,7 @@ class _Run:
         self.learner = Learner(self.algorithm, settings, self.policy, self.value, optimizer)
         self.state = TrainingState(directory.path / "state", model, optimizer)
         self.lines: list[dict[str, Any]] = []
+        self.board: Any = None
 
     def go(self, interruption: Interruption) -> dict[str, Any]:
         """All updates, and the summary."""
@@ -178,6 +208,10 @@ class _Run:
         resumed = self.state.load()
         standing = self.state.standing
         self._forget_after(standing.update, standing.metrics_lines)
+        if settings.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(self.directory.path / "tensorboard"), purge_step=standing.update)
         memory = standing.extra.setdefault("draws", {})
         self.draws = Draws(len(self.problems), settings.seed, self.algorithm.problem_filter, memory)
         while True:
@@ -194,6 +228,9 @@ class _Run:
             standing.update += 1
             if settings.checkpoint_every and standing.update % settings.checkpoint_every == 0:
                 self.state.save()
+        if self.board is not None:
+            self.board.close()
+        trained = self._trained_lines()
         return {
             "algorithm": self.algorithm.name,
             "meant": CONTESTED.get(self.algorithm.name),
@@ -203,14 +240,15 @@ class _Run:
             "tokens": standing.tokens,
             "resumed": resumed,
             "held_out": standing.extra.get("held_out", {}),
-            "last": self.lines[-1] if self.lines else {},
+            "last": trained[-1] if trained else {},
             "alarms": list(dict.fromkeys(text for line in self.lines for text in line.get("alarms", ()))),
             "inversion": self.rewarding.inversion(),
         }
 
     def _update(self, number: int) -> None:
         """Sample, reward, learn, tell."""
-        gathered = self._gather(number)
+        with self._kept_example(number):
+            gathered = self._gather(number)
         if not gathered.trained:
             self._log("train", {"skipped": 1, **{k.replace(" ", "_"): n for k, n in sorted(gathered.counts.items())}})
             return
@@ -219,16 +257,14 @@ class _Run:
         update = update_of(self.algorithm, batch, history) if self.algorithm.surrogate is not None else None
         pairs = pairs_of(self.algorithm, gathered.rows, self.settings.seed * 1_000_003 + number)
         line = update_line(gathered, batch, update, len(pairs))
-        line |= self._learn(Material(gathered.rows, batch, update, pairs), number)
+        with self._kept_example(number):
+            line |= self._learn(Material(gathered.rows, batch, update, pairs), number)
         by_group: dict[int, list[Earned]] = {}
         for row in gathered.trained:
             by_group.setdefault(row.sampled.group, []).append(row)
         history += [sum(row.reward for row in rows) / len(rows) for rows in by_group.values()]
         del history[:-_KEPT_HISTORY]
-        for group, rows in by_group.items():
-            verdicts = [float(row.correct) for row in rows if row.correct is not None]
-            self.draws.tell({gathered.problem_of_group[group]: verdicts})
-        self.state.standing.tokens += int(batch.mask_BT.sum())
+        self.state.standing.tokens += int((batch.mask_BT & batch.trained_B[:, None]).sum())
         with (self.directory.path / "rollouts.jsonl").open("a", encoding="utf-8") as file:
             for shown in shown_rollouts(gathered.trained, self.settings.shown):
                 file.write(json.dumps({"update": number, **shown}, ensure_ascii=False) + "\n")
@@ -243,7 +279,13 @@ class _Run:
             chosen = self.draws.next(self.settings.problems - len(gathered.groups))
             one_round = number * self.settings.most_rounds + turn
             groups = self.sampler.groups([self.problems[i] for i in chosen], self.group_size, round=one_round)
-            gathered.add(chosen, groups, self.rewarding.rewards([one for group in groups for one in group]))
+            rewarded = self.rewarding.rewards([one for group in groups for one in group])
+            # Also of groups that do not train: those that everybody solved are the ones to leave out.
+            of_sample = iter(rewarded.correct)
+            for problem, group in zip(chosen, groups, strict=True):
+                verdicts = [next(of_sample) for _ in group]
+                self.draws.tell({problem: [float(right) for right in verdicts if right is not None]})
+            gathered.add(chosen, groups, rewarded)
             if filtering is not None and gathered.rows:
                 gathered.keep(filtering(self._plain_batch(gathered)))
             if len(gathered.groups) >= self.settings.problems:
@@ -253,7 +295,8 @@ class _Run:
             numbers = gathered.groups
             sampler = self.sampler
             if "reference rollout" in compared:
-                sampler = replace(sampler, engine=TransformersEngine(self.reference))
+                engine = TransformersEngine(self.reference)
+                sampler = replace(sampler, engine=engine, seed=sampler.seed + _REFERENCE_SEED)
             asked = [self.problems[gathered.problem_of_group[group]] for group in numbers]
             groups = sampler.groups(
                 asked, 1, round=number * self.settings.most_rounds, greedy="greedy rollout" in compared
@@ -285,17 +328,20 @@ class _Run:
         )
         for group in self.learner.optimizer.param_groups:
             group["lr"] = group["peak"] * share
+        return self.learner.learn(material, number) | {"learning_rate": settings.learning_rate * share}
+
+    @contextmanager
+    def _kept_example(self, number: int) -> Iterator[None]:
         try:
-            told = self.learner.learn(material, number)
+            yield
         except NotFiniteError as error:
             path = self.directory.path / "nonfinite.json"
             shown = [{"problem": one.problem.text, "completion": one.solution.completion} for one in error.rollouts]
             write_json(path, {"update": number, "reason": str(error), "rollouts": shown})
             raise PrmKitError(
-                f"update {number}: {error}; the weights were left as they were. The rollouts are in {path}. "
-                "Try a lower learning_rate, or precision: float32."
+                f"update {number}: {error}. The rollouts are in {path}; the same command starts again from the last "
+                "saved state. For a loss or a gradient, try a lower learning_rate, or precision: float32."
             ) from None
-        return told | {"learning_rate": settings.learning_rate * share}
 
     def _evaluate(self) -> None:
         standing = self.state.standing
@@ -309,14 +355,21 @@ class _Run:
 
     def _log(self, part: str, values: dict[str, Any]) -> None:
         line = {"update": self.state.standing.update, "part": part, **values}
-        if part == "train" and "skipped" not in values:
+        if part == "train":
             self.lines.append(line)
-            if found := alarms(self.lines):
+            if "skipped" not in values and (found := alarms(self._trained_lines())):
                 line["alarms"] = found
         self.directory.log(**line)
+        if self.board is not None:
+            for key, value in values.items():
+                if isinstance(value, int | float):
+                    self.board.add_scalar(f"{part}/{key}", value, self.state.standing.update)
         self.state.standing.metrics_lines += 1
         if self.progress is not None:
             self.progress(self.state.standing.update, self.settings.updates, line)
+
+    def _trained_lines(self) -> list[dict[str, Any]]:
+        return [line for line in self.lines if "skipped" not in line]
 
     def _forget_after(self, update: int, lines: int) -> None:
         """Cut metrics.jsonl and rollouts.jsonl to where the saved state stands."""
@@ -324,7 +377,7 @@ class _Run:
         path = self.directory.path / "metrics.jsonl"
         if lines:
             told = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            self.lines = [line for line in told if line["part"] == "train" and "skipped" not in line]
+            self.lines = [line for line in told if line["part"] == "train"]
         shown = self.directory.path / "rollouts.jsonl"
         if shown.exists():
             with shown.open("a+", encoding="utf-8") as file:

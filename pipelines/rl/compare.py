@@ -1,4 +1,8 @@
-"""`prm-kit rl compare`: algorithms on the same problems, seeds and number of rollouts."""
+"""`prm-kit rl compare`: algorithms on the same problems and seeds, for as many updates with groups of the same size.
+
+What an algorithm samples beyond its groups (a greedy or a reference rollout, groups that it filters out) stands in the
+column of rollouts.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ def compare(
 ) -> None:
     """Train with each algorithm and seed in OUT/ALGORITHM/seed-N; run the same command again to resume."""
     from prm_kit.settings import load_settings
-    from rl.presets import ALGORITHMS
+    from rl.presets import ALGORITHMS, CONTESTED
     from rl.presets import algorithm as preset
     from rl.train_settings import RlSettings
 
@@ -41,7 +45,10 @@ def compare(
     from rl.train import train
 
     output, run = Output(as_json), RunDirectory(out)
-    # The same number of rollouts for all: an algorithm's own group size would give some more.
+    for name in algorithms:
+        if name in CONTESTED:
+            output.say(CONTESTED[name])
+    # The same groups for all: an algorithm's own group size would give some more.
     group_size = settings.group_size or max(ALGORITHMS[name].group_size for name in algorithms)
     about = {"task": task, "prm": prm, "algorithms": algorithms, "seeds": seeds, "settings": settings.model_dump()}
     run.start({"compare": about})
@@ -72,7 +79,7 @@ def compare(
 
 
 def compared(summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the runs of one algorithm reached: per seed and in the mean, accuracies on held-out problems.
+    """What the runs of one algorithm reached: rollouts of a run in the mean, accuracies on held-out problems.
 
     The standard error is that over seeds, None for one seed: it holds what differs from run to run, problems included
     only as far as sampling does.
@@ -81,7 +88,7 @@ def compared(summaries: list[dict[str, Any]]) -> dict[str, Any]:
     def accuracies(when: str, how: str) -> list[float]:
         return [fmean(summary["held_out"][when][how]) for summary in summaries]
 
-    found: dict[str, Any] = {"rollouts": summaries[0]["rollouts"]}
+    found: dict[str, Any] = {"rollouts": fmean(summary["rollouts"] for summary in summaries)}
     for when in ("before", "after"):
         for how in ("greedy", "sampled"):
             values = accuracies(when, how)
@@ -99,7 +106,7 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
     for name, one in sorted(found.items(), key=lambda item: -item[1]["sampled_after"]["mean"]):
         alarmed = sum(bool(said) for said in one["alarms"])
         cells = [_cell(one[key]) for key in ("sampled_before", "sampled_after", "greedy_after")]
-        shown.add_row(name, str(one["rollouts"]), *cells, f"{alarmed} of {len(one['alarms'])} runs")
+        shown.add_row(name, f"{one['rollouts']:.0f}", *cells, f"{alarmed} of {len(one['alarms'])} runs")
     return shown
 
 

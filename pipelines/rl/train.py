@@ -30,12 +30,15 @@ def train(
     settings = load_settings(RlSettings, config, [*(overrides or ()), *named])
     from pipelines.scorers import scorer_of
     from pipelines.task import opened
-    from rl.presets import CONTESTED
+    from rl.presets import CONTESTED, algorithm as preset
     from rl.train import train as train_policy
 
     output = Output(as_json)
     if settings.algorithm in CONTESTED:
         output.say(CONTESTED[settings.algorithm])
+    composition = preset(settings.algorithm, settings.parts)
+    if inversion := composition.composed_weights.inversion(composition.wrong):
+        output.say(f"warning: {inversion}")
     with output.progress() as progress, opened(task) as its_task:
 
         def show(done: int, total: int, line: dict[str, object]) -> None:
@@ -44,7 +47,7 @@ def train(
             for alarm in line.get("alarms") or ():  # type: ignore[attr-defined]
                 output.say(f"update {done}: {alarm}")
 
-        summary = train_policy(
+        train_policy(
             settings,
             its_task.problems("train", problems, settings.seed),
             its_task.verify,
@@ -54,6 +57,4 @@ def train(
             about={"task": task, "prm": prm},
             progress=show,
         )
-    if summary["inversion"]:
-        output.say(f"warning: {summary['inversion']}")
     output.summary(out / "summary.json")

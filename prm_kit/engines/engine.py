@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from prm_kit.errors import UsageError
@@ -65,6 +66,28 @@ class Engine(Protocol):
             UsageError: An empty prefix, or no rollout asked for.
         """
         ...
+
+
+_NEXT_SEED = 2**40
+"""Far from the seeds that callers count up."""
+
+
+def generate_anew(engine: Engine, prefixes: Sequence[Sequence[int]], n: int, limits: Limits) -> list[list[Rollout]]:
+    """`Engine.generate` where a prefix may stand several times: each time it is continued with other random numbers."""
+    turns: list[list[int]] = []  # the prefixes' places: their first times, their second times, ...
+    seen: Counter[tuple[int, ...]] = Counter()
+    for place, prefix in enumerate(prefixes):
+        turn = seen[tuple(prefix)]
+        seen[tuple(prefix)] += 1
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append(place)
+    found: list[list[Rollout]] = [[] for _ in prefixes]
+    for turn, places in enumerate(turns):
+        changed = replace(limits, seed=limits.seed + turn * _NEXT_SEED)
+        for place, rollouts in zip(places, engine.generate([prefixes[i] for i in places], n, changed), strict=True):
+            found[place] = rollouts
+    return found
 
 
 def check_request(prefixes: Sequence[Sequence[int]], n: int) -> None:
