@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prm_kit.batching import micro_batches
 from prm_kit.encode import Encoded, Overlong
-from prm_kit.errors import InputError
+from prm_kit.errors import InputError, UsageError
 from prm_kit.model import Prm
 from prm_kit.pack import FAMILIES, prefix_groups, prefix_tree, prefix_tree_attention
 from prm_kit.readout import step_rewards
@@ -46,6 +46,9 @@ class PrmScorer:
         too_long: What to do with a solution beyond the card's `max_tokens`: "window" or "refuse".
         share_prefixes: Whether common prefixes are computed once; None: where the model family allows it.
         progress: Called as progress("score", steps done, steps in all, "").
+
+    Raises:
+        UsageError: `share_prefixes` is True where that would not give the same scores.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class PrmScorer:
         self._budget = token_budget or (1_024 if prm.device.type == "cpu" else 16_384)
         self._too_long = too_long
         known = prm.model.config.model_type in FAMILIES and prm.can_share_prefixes
+        if share_prefixes and not known:
+            raise UsageError(f"share_prefixes: not known for {prm.model.config.model_type} as a PRM {prm.card.kind}")
         self._share = known if share_prefixes is None else share_prefixes
         self._progress = progress
 

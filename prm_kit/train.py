@@ -184,7 +184,9 @@ class _Run:
         self.per_epoch = updates_per_epoch(self.lengths, settings.batch_tokens)
         self.updates = settings.updates or self.per_epoch * (settings.epochs or 1)
         self.class_weights = _class_weights(settings, data.masses)
-        self.objective = Objective(settings.objective, self.class_weights, 4.0 if settings.margin is None else settings.margin)
+        self.objective = Objective(
+            settings.objective, self.class_weights, 4.0 if settings.margin is None else settings.margin
+        )
         _check_plan(settings, self.updates, self.objective.total(self.forward.targets(data.dev)) if data.dev else 1.0)
         self.work = Work(self.forward, shards, world)
         self.optimizer = adamw(

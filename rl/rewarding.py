@@ -20,11 +20,12 @@ Reward = Callable[[Sequence[Sampled]], Sequence[float | None]]
 """A reward of the caller's own: one number a rollout, None where it failed."""
 
 
-_TAKEN = frozenset(
-    "final process format length update part alarms skipped reward accuracy no_signal entropy kl advantage_size "
-    "process_share pairs sampled failed filtered tokens steps step_tokens one_step repetition self_correction "
-    "learning_rate loss loss_value loss_pairs gradient_norm gradient_norm_value".split()
-)
+_TAKEN = {
+    "final", "process", "format", "length", "update", "part", "alarms", "skipped", "reward", "accuracy", "no_signal",
+    "entropy", "kl", "advantage_size", "process_share", "pairs", "sampled", "failed", "filtered", "tokens", "steps",
+    "step_tokens", "one_step", "repetition", "self_correction", "learning_rate", "loss", "loss_value", "loss_pairs",
+    "gradient_norm", "gradient_norm_value",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

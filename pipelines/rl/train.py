@@ -30,7 +30,8 @@ def train(
     settings = load_settings(RlSettings, config, [*(overrides or ()), *named])
     from pipelines.scorers import scorer_of
     from pipelines.task import opened
-    from rl.presets import CONTESTED, algorithm as preset
+    from rl.presets import CONTESTED
+    from rl.presets import algorithm as preset
     from rl.train import train as train_policy
 
     output = Output(as_json)

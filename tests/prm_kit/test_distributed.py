@@ -51,3 +51,11 @@ def test_every_process_takes_a_cuda_device_of_its_own(monkeypatch):
     monkeypatch.setitem(os.environ, "LOCAL_RANK", "2")
     with pytest.raises(UsageError, match="there are 2 here"):
         chosen_device("auto", World(2, 3))
+
+
+def test_a_cuda_device_of_a_number_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert chosen_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UsageError, match="device: cuda:2: there are 2 CUDA devices"):
+        chosen_device("cuda:2")

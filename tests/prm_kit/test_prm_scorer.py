@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prm_kit.encode import TooLongError
-from prm_kit.errors import InputError
+from prm_kit.errors import InputError, UsageError
 from prm_kit.model import Prm
 from prm_kit.prm_scorer import PrmScorer
 from prm_kit.readout import READOUTS
@@ -73,6 +73,13 @@ def test_a_solution_scores_the_same_alone_and_among_others(prm, share):
     for solution, score in zip(solutions, together, strict=True):
         (alone,) = scorer.score([solution])
         assert alone.values == pytest.approx(score.values, abs=1e-5)
+
+
+def test_sharing_is_refused_where_it_would_not_give_the_same_scores(make_prm):
+    prm = make_prm()
+    prm.model.config.model_type = "gemma2"  # caps its attention scores
+    with pytest.raises(UsageError, match="share_prefixes: not known for gemma2"):
+        PrmScorer(prm, share_prefixes=True)
 
 
 def test_a_probability_that_underflows_to_zero_shifts_nothing(make_prm):

@@ -203,6 +203,30 @@ def test_a_line_end_inside_a_formula_or_half_of_a_blank_line_ends_no_step():
     assert texts(found) == ["a\n$$\nb\n$$\n\nc\n\nA"]
 
 
+def test_samples_that_begin_a_step_alike_go_on_each_in_its_own_way():
+    class TwoLines:
+        """The first line of a step is always the same; the second hangs on the random numbers."""
+
+        def generate(self, prefixes, n, limits):
+            return [[self._write("".join(map(chr, ids)).partition(">")[2], limits)] * n for ids in prefixes]
+
+        def _write(self, said, limits):
+            over = "A\0" if said.endswith("\n\n") else "\n" if said.count("\n") == 2 else ""
+            text = over or ("1\n" if not said else f"{limits.seed % 7 + 2}\n")
+            return Rollout(tuple(map(ord, text)), (), "stop")
+
+    searching = search(TwoLines(), method="beam", n=4, width=1, step="blank_line")
+    found = searching.run(PROBLEMS[:1])[0]
+    assert len(set(texts(found))) == 4
+    assert searching.spent.merged == 0
+
+
+def test_a_line_end_on_the_last_token_leaves_no_room_for_another_step():
+    found = search(Digits(endless=True), method="beam", n=2, width=1, max_new_tokens=4).run(PROBLEMS)
+    assert endings(found) == {"length": 6}
+    assert {len(one.ids) for item in found for one in item.candidates} == {4}
+
+
 def test_what_a_limit_ends_is_kept_marked_and_ranks_below_what_ended_by_itself():
     by_tokens = search(Digits(endless=True), method="beam", n=2, width=1, max_new_tokens=7).run(PROBLEMS)
     assert endings(by_tokens) == {"length": 6}

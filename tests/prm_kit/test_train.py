@@ -180,6 +180,17 @@ def test_going_on_with_other_settings_or_data_is_refused_by_name(backbone, tmp_p
         train(asked, sums(11), [], tmp_path)
 
 
+def test_a_run_goes_on_only_where_updates_are_made_of_the_same_solutions(backbone, tmp_path, monkeypatch):
+    # share_prefixes: null shares on the CPU and not on CUDA, and what is shared is dealt together
+    asked = settings(backbone, updates=2)
+    train(asked, branches(20), [], tmp_path)
+    monkeypatch.setattr("prm_kit.train_forward.WORTH_SHARING", 0.0)
+    with pytest.raises(UsageError, match=r"settings.share_prefixes was True, now False"):
+        train(asked, branches(20), [], tmp_path)
+    told = settings(backbone, updates=2, share_prefixes=True)
+    assert train(told, branches(20), [], tmp_path)["share_prefixes"]
+
+
 def test_training_stops_when_the_development_set_gets_no_better_and_the_best_is_kept(backbone, tmp_path):
     asked = settings(backbone, epochs=30, patience=2, eval_every=2, learning_rate=0.03)
     summary = train(asked, sums(12), sums(12, start=300), tmp_path)
@@ -265,6 +276,26 @@ def test_a_device_that_is_not_there_is_refused(backbone, tmp_path):
 def test_patience_without_a_development_set_is_refused(backbone, tmp_path):
     with pytest.raises(UsageError, match=r"patience: nothing to evaluate on"):
         train(settings(backbone, patience=2), sums(8), [], tmp_path)
+
+
+def test_a_head_that_would_be_trained_alone_to_the_end_is_refused(backbone, tmp_path):
+    with pytest.raises(UsageError, match=r"head_updates: 9 of \d updates: none is left"):
+        train(settings(backbone, epochs=1, head_updates=9), sums(8), [], tmp_path)
+
+
+def test_a_development_set_that_no_class_weight_counts_in_is_refused(backbone, tmp_path):
+    right = [one for one in sums(30, start=100) if -1 not in one.annotation.values(len(one.solution.spans))]
+    with pytest.raises(UsageError, match="no step of the development set counts"):
+        train(settings(backbone, updates=1, class_weights=(1, 0, 0)), sums(8), right, tmp_path)
+
+
+def test_a_prm_that_was_gone_on_from_keeps_its_data_and_loses_its_calibration(backbone, tmp_path):
+    prm = Prm.from_backbone(backbone)
+    prm.card = prm.card.model_copy(update={"temperature": 2.5, "training_data": ("old",)})
+    prm.save(tmp_path / "first")
+    train(settings(str(tmp_path / "first"), updates=1), sums(8), [], tmp_path / "second", manifests=("new",))
+    card = Prm.load(tmp_path / "second/checkpoint").card
+    assert (card.temperature, card.training_data) == (1.0, ("old", "new"))
 
 
 def test_training_goes_on_from_a_prm(backbone, tmp_path):

@@ -175,6 +175,15 @@ def test_the_head_learns_alone_first_and_the_rest_joins_with_a_warm_up_of_its_ow
     assert not any(torch.equal(before[key], after_both[f"model.{key}"]) for key in before if "proj.weight" in key)
 
 
+def test_a_margin_of_nothing_is_a_margin(backbone, tmp_path):
+    found = []
+    for margin in (0.0, 4.0):
+        asked = TrainSettings(backbone=backbone, objective="pqm", neutral_policy="drop", updates=1, margin=margin)
+        train(asked, sums(8), [], tmp_path / str(margin))
+        found.append(metrics(tmp_path / str(margin))[0]["loss"])
+    assert found[0] < found[1] - 1  # a wrong step at the height of the right ones costs log 2, not log(1 + e^4)
+
+
 def test_shares_are_learnt_as_they_are(backbone, tmp_path):
     """Three of four rollouts right: the probability goes to 0.75, not to 1."""
     examples = [with_shares(one) for one in sums(6)]

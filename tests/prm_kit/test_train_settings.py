@@ -31,6 +31,8 @@ def test_what_was_resolved_can_be_read_again():
         ({"learning_rte": 1}, "did you mean 'learning_rate'"),
         ({"lora": {"rnk": 1}}, "did you mean 'rank'"),
         ({"device": "gpu"}, "device"),
+        ({"seed": 2**63}, "seed"),
+        ({"lora": {"targets": []}}, "lora.targets"),
     ],
 )
 def test_what_contradicts_or_does_nothing_is_refused(changes, reason):

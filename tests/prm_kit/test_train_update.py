@@ -1,12 +1,16 @@
 """Memory that runs out, on a CPU that pretends."""
 
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from prm_kit.distributed import World
 from prm_kit.errors import PrmKitError, UsageError
+from prm_kit.examples import Example
 from prm_kit.records import Annotation, Labelled, Rater, Solution
 from prm_kit.sharding import Shards
 from prm_kit.train import train
@@ -82,6 +86,27 @@ def test_of_several_processes_none_tries_less_on_its_own(backbone, tmp_path):
     work = Work(forward=_Budget(400), shards=None, world=World(1, 2))  # type: ignore[arg-type]
     with pytest.raises(PrmKitError, match=r"process 1 has no memory .*lower micro_batch_tokens \(now 400\)"):
         work._fitting(_out_of_memory)
+
+
+@pytest.mark.parametrize(("told", "suspects"), [([["theirs"]], ["theirs"]), ([[]], ["mine", "theirs too"])])
+def test_of_several_processes_only_those_whose_loss_is_not_finite_name_solutions(told, suspects):
+    class Other(World):
+        def gather(self, value):
+            return [value, (float("nan"), *told, ["theirs too"])]
+
+    weight = torch.nn.Parameter(torch.ones(1))
+    shards = Shards(
+        torch.nn.ModuleDict(), torch.nn.Linear(1, 1), World(), torch.device("cpu"), bfloat16=False, thrifty=False
+    )
+    forward = SimpleNamespace(attention=nullcontext, batches=lambda some: [some], computed_tokens=len)
+    nothing = np.zeros(1, dtype=np.int32)
+    mine = Example("mine", nothing, nothing, np.ones((1, 3), dtype=np.float32))
+    # a loss of 1 with a gradient that is not a number, as where another process broke the sum
+    found = Work(forward, shards, Other()).gradient(  # type: ignore[arg-type]
+        [[mine]], lambda batch: 1 + (weight * 0).sqrt().sum() * 0, torch.optim.SGD([weight]), None, lambda: None
+    )
+    assert not found.is_finite
+    assert found.suspects == suspects
 
 
 def test_memory_that_runs_out_elsewhere_is_told_with_what_to_set():

@@ -52,6 +52,10 @@ def test_each_way_of_gaming_has_its_sentence(now, word):
     assert word in said
 
 
+def test_an_update_in_which_nothing_could_be_judged_is_no_figure():
+    assert run(accuracy=None, process=None) == []
+
+
 def test_early_answers_the_collapse_that_was_seen_before_are_caught():
     # the policy stops early and states an answer: fewer steps, happy PRM, nothing right
     said = run(accuracy=0.1, process=0.96, steps=1.5, one_step=0.7)

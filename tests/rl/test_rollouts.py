@@ -6,6 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from prm_kit.encode import PromptTemplate
 from prm_kit.engines.engine import Rollout
+from prm_kit.engines.transformers_engine import TransformersEngine
 from prm_kit.errors import UsageError
 from prm_kit.policy import Policy
 from prm_kit.records import Problem, Solution
@@ -71,6 +72,14 @@ def test_rounds_are_sampled_anew_and_the_same_round_alike(policy):
     assert seeds[0] != seeds[1] == seeds[2]
     sampling.groups([PROBLEM], 1, round=0, greedy=True)
     assert engine.limits[-1].temperature == 0.0
+
+
+def test_a_problem_that_stands_twice_in_an_update_is_answered_anew_each_time(policy):
+    sampling = sampler(policy, TransformersEngine(policy.model))
+    once, again = sampling.groups([PROBLEM, PROBLEM], 3, round=0)
+    alone = sampling.groups([PROBLEM], 3, round=0)[0]
+    assert [one.rollout for one in once] == [one.rollout for one in alone]
+    assert [one.rollout.ids for one in once] != [one.rollout.ids for one in again]
 
 
 def test_problems_without_room_are_refused_before_the_run(policy):

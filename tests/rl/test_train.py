@@ -77,14 +77,69 @@ def test_every_preset_goes_through_the_one_loop(name, policy, tmp_path):
     changes = {"parts": {}, "group_size": 1 if ALGORITHMS[name].group_size == 1 else 8}
     if name == "gfpo-anchored":  # an untrained policy's texts have little more than their first token in common
         changes["parts"] = {"pairs": {"builder": {"name": "prefix_sharing", "share": 0.0}}}
+    critic = ALGORITHMS[name].critic
+    if critic is not None and critic.warm_up > 0:
+        changes["parts"] = {"critic": {"warm_up": 0}}
     asked = settings(policy, name, most_rounds=3, updates=1, problems=8, **changes)
     summary = run(asked, tmp_path / "run", scorer=LikesShortSteps())
     assert summary["updates"] == 1
     assert (tmp_path / "run" / "checkpoint" / "policy.json").exists()
     before, after = (Policy.load(path).model.state_dict() for path in (policy, tmp_path / "run" / "checkpoint"))
-    critic = ALGORITHMS[name].critic
-    waits = critic is not None and critic.warm_up > 0
-    assert any(not torch.equal(before[key], after[key]) for key in before) != waits
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+def test_while_the_value_model_warms_up_the_policy_waits(policy, tmp_path):
+    run(settings(policy, "vapo-gae", parts={"critic": {"warm_up": 1}}), tmp_path / "run")
+    first, second = lines(tmp_path / "run")
+    assert first["gradient_norm"] == 0 < first["gradient_norm_value"]
+    assert second["gradient_norm"] > 0
+
+
+def test_what_the_reference_says_does_not_hang_on_what_it_is_compared_with(policy, tmp_path):
+    # policy and reference are alike at the start: with the same random numbers every advantage would be 0 for ever
+    asked = settings(policy, "srpo", group_size=1, updates=1)
+    last = run(asked, tmp_path / "run", rewards={"sevens": (1.0, sevens)})["last"]
+    assert last["advantage_size"] > 0
+    assert last["no_signal"] < 1
+
+
+def test_activations_that_are_computed_twice_change_no_result(policy, tmp_path, monkeypatch):
+    calls, checkpoint = [], torch.utils.checkpoint.checkpoint
+
+    def counts(*args, **kwargs):
+        calls.append(1)
+        return checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", counts)
+    run(settings(policy, "vapo"), tmp_path / "once")
+    assert not calls
+    run(settings(policy, "vapo", gradient_checkpointing=True), tmp_path / "twice")
+    assert calls
+    for a, b in zip(lines(tmp_path / "once"), lines(tmp_path / "twice"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-3)
+
+
+def test_tensorboard_gets_what_metrics_get(policy, tmp_path):
+    pytest.importorskip("tensorboard")
+    run(settings(policy, tensorboard=True), tmp_path / "run")
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_problems_that_everybody_solves_are_left_out_even_where_their_groups_do_not_train(policy, tmp_path):
+    easy = {problem.text for problem in PROBLEMS[:6]}
+    asked = {"problem_filter": "not_solved"}
+    summary = train(
+        settings(policy, "dapo-dynamic", parts=asked, updates=8, problems=6, most_rounds=1, max_new_tokens=100),
+        PROBLEMS[:9],
+        lambda problem, completion: problem.text in easy or len(completion) % 2 == 0,
+        tmp_path / "run",
+        rewards={"sevens": (1.0, lambda rollouts: [0.0] * len(rollouts))},
+    )
+    # 12 rollouts where half the problems or more are easy; once these are left out, every group has its 4
+    assert summary["rollouts"] == 8 * 24
+    asked_for = [line.get("filtered", 0) for line in lines(tmp_path / "run")]
+    assert min(asked_for[1:]) < asked_for[0]
 
 
 def test_what_is_rewarded_becomes_more_frequent(policy, tmp_path):
@@ -172,6 +227,7 @@ def test_dynamic_sampling_goes_on_until_the_batch_is_full_or_it_has_tried_enough
 
     run(settings(policy, "dapo-dynamic", parts={}, updates=1), tmp_path / "mixed")
     run(settings(policy, "dapo-dynamic", parts={}, updates=1, most_rounds=2), tmp_path / "never", verify=never)
+    assert json.loads((tmp_path / "never" / "summary.json").read_text())["rollouts"] == 24
     skipped = lines(tmp_path / "never")[0]
     assert (skipped["skipped"], skipped["filtered"]) == (1, 6)  # two rounds of three groups
     assert lines(tmp_path / "mixed")[0]["sampled"] >= 12
@@ -206,6 +262,31 @@ def test_what_cannot_be_trained_is_refused(policy, tmp_path):
     run(settings(policy), tmp_path / "e")
     with pytest.raises(UsageError, match="learning_rate"):
         run(settings(policy, learning_rate=1e-3), tmp_path / "e")
+
+
+def test_settings_with_which_the_policy_would_not_learn_are_refused(policy, tmp_path):
+    with pytest.raises(UsageError, match="value model for the first 50"):
+        run(settings(policy, "vapo-gae", updates=50), tmp_path / "a")
+    with pytest.raises(UsageError, match="one pass"):
+        run(settings(policy, "dapo", passes=2), tmp_path / "b")
+    with pytest.raises(UsageError, match="accuracy"):
+        run(settings(policy), tmp_path / "c", rewards={"accuracy": (1.0, sevens)})
+    with pytest.raises(UsageError, match="format_checks"):
+        run(settings(policy, parts={"weights": {"process": 0.0}}, format_checks=()), tmp_path / "d")
+
+
+def test_a_run_that_was_refused_can_be_asked_for_again_rightly(policy, tmp_path):
+    with pytest.raises(UsageError, match="context of"):
+        run(settings(policy, max_new_tokens=100_000), tmp_path / "run")
+    run(settings(policy), tmp_path / "run")
+    with pytest.raises(UsageError, match=r"rewards\.sevens"):
+        run(settings(policy), tmp_path / "run", rewards={"sevens": (1.0, sevens)})
+
+
+def test_a_reward_that_is_not_finite_stops_the_run_and_keeps_the_example(policy, tmp_path):
+    with pytest.raises(PrmKitError, match="update 0: reward mine is not finite for 1 of 12"):
+        run(settings(policy), tmp_path / "run", rewards={"mine": (1.0, lambda found: [float("nan")] + [0.0] * 11)})
+    assert len(json.loads((tmp_path / "run" / "nonfinite.json").read_text())["rollouts"]) == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_example(policy, tmp_path):
