@@ -25,11 +25,14 @@ def command(
     """Write a token-classification checkpoint; three solutions are scored before and after, and must agree."""
     from rich.table import Table
 
+    from prm_kit.errors import UsageError
     from prm_kit.files import json_text
     from prm_kit.released.convert import SAMPLES, convert_prm
 
     output = Output(as_json)
     if target is not None:
+        if family or reference:
+            raise UsageError("--target exports a checkpoint of ours: --family and --reference are not for it")
         _export(target, Path(source), out, output)
         return
     done = convert_prm(source, out, family=family, reference=reference)

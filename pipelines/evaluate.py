@@ -88,18 +88,18 @@ def command(
     with output.progress() as progress, run.timed("evaluate"):
         given = [inputs, dev or (), train or ()]
         found = read_inputs(given, models, known, ledger, rater_kind or (), out / "imported", progress, **how)
-        drawn = drawn_per_subset(found.rows, subset_by, per_subset)
         evaluation = evaluate_models(
             found.scorers,
-            drawn,
+            found.rows,
             dev=found.dev,
             dev_name=", ".join(dev or ()),
             train=found.train,
             settings=settings,
             seed=seed,
             name=known.title if known else ", ".join(Path(path).name for path in inputs),
-            about={"checkpoint": checkpoint} | ({"benchmark": coverage(known, drawn)} if known else {}),
-            folder=out / f"scores-{identity(models, *how.values())}",
+            about={"checkpoint": checkpoint}
+            | ({"benchmark": coverage(known, drawn_per_subset(found.rows, subset_by, per_subset))} if known else {}),
+            folder=out / f"scores-{identity(models, *how.values(), scorers=found.scorers)}",
             progress=progress,
         )
     _leave(evaluation, run, output)
@@ -147,7 +147,7 @@ def evaluate_models(
 
     Args:
         scorers: By name; one called `ORM` counts as a baseline.
-        rows: What is evaluated on.
+        rows: What is evaluated on; drawn from after the labels of trunks have reached their branches.
         dev: Where thresholds and temperatures are chosen; may be empty.
         dev_name: What reports call it.
         train: For the baselines that are fitted, and to look for contamination.
@@ -220,9 +220,9 @@ def drawn_per_subset(rows: Sequence[Labelled], subset_by: str, number: int | Non
     """At most `number` rows of each subset, drawn by the solutions' ids: the same ones every time."""
     if number is None:
         return list(rows)
-    subsets: dict[Any, list[int]] = defaultdict(list)
+    subsets: dict[str, list[int]] = defaultdict(list)
     for index, pair in enumerate(rows):
-        subsets[pair.solution.meta.get(subset_by)].append(index)
+        subsets[str(pair.solution.meta.get(subset_by))].append(index)
     kept = sorted(
         index for subset in subsets.values() for index in sorted(subset, key=lambda i: rows[i].solution.id)[:number]
     )

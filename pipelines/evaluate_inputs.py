@@ -64,16 +64,24 @@ def read_inputs(
     )
 
 
-def identity(models: Mapping[str, str], *settings: str | None) -> str:
-    """Tells scores of these models from those of others, or of a checkpoint that has been trained again since."""
+def identity(models: Mapping[str, str], *settings: str | None, scorers: Mapping[str, StepScorer] | None = None) -> str:
+    """Tells scores of these models from those of others, or of one that has changed since.
+
+    A checkpoint (a reference model too) changes when its files do, a rater when it has labelled again.
+    """
     from prm_kit.files import value_sha256
 
     files = {
         source: [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(Path(source).iterdir())]
-        for source in models.values()
+        for source in [*models.values(), *filter(None, settings)]
         if Path(source).is_dir()
     }
-    return value_sha256([dict(models), files, settings])[:8]
+    said = []
+    if scorers:
+        from prm_kit.evaluate.raters import RaterScorer
+
+        said = [repr(sorted(one.labels.items())) for one in scorers.values() if isinstance(one, RaterScorer)]
+    return value_sha256([dict(models), files, settings, said])[:8]
 
 
 def _not_by(rows: Sequence[Labelled], sources: set[str]) -> list[Labelled]:

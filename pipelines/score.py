@@ -53,6 +53,7 @@ def command(
     All that fits is scored whatever is rejected; too large a share of rejects then makes the command fail.
     """
     from pipelines.data import snapshots_of, solutions
+    from pipelines.evaluate_inputs import identity
     from pipelines.scorers import aggregation_of, scorer_of
     from prm_kit.aggregate import AGGREGATIONS
     from prm_kit.errors import UsageError, unknown_name
@@ -65,12 +66,16 @@ def command(
     recipe = {"checkpoint": checkpoint, "inputs": [str(path) for path in inputs], "aggregation": aggregation}
     recipe |= {key: value for key, value in (("family", family), ("reference", reference)) if value}
     recipe |= {"precision": precision} if precision != "auto" else {}
+    if Path(checkpoint).is_dir():
+        recipe["files"] = identity({"prm": checkpoint}, reference)
     asked = out / "recipe.yaml"
     if (out / "scores.jsonl").exists() and asked.exists():
         import yaml
 
         if yaml.safe_load(asked.read_text(encoding="utf-8")) != recipe:
-            raise UsageError(f"{out} holds the scores of another command; choose another --out")
+            raise UsageError(
+                f"{out} holds the scores of another command, or of a model that has changed since; choose another --out"
+            )
     run.start(recipe)
     scorer = scorer_of(checkpoint, "prm", family=family, reference=reference, precision=precision)
     rule = aggregation or aggregation_of(scorer)
@@ -102,10 +107,16 @@ def score_into(
     from prm_kit.transfer_counts import REPORTED_REJECTS
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    rejects: list[dict[str, Any]] = []
+    rejects: dict[str, dict[str, Any]] = {}
+    asked: set[str] = set()
+
+    def is_open(solution: Solution) -> bool:
+        asked.add(solution.id)
+        return solution.id not in found and solution.id not in rejects
+
     with path.open("a+", encoding="utf-8") as file:
-        found = _complete_lines(file)
-        todo = (solution for solution in solutions if solution.id not in found)
+        found = _complete_lines(file, path)
+        todo = filter(is_open, solutions)
         while batch := list(islice(todo, BATCH)):
             unique = list({solution.id: solution for solution in batch}.values())
             for solution, scores in _score_what_fits(scorer, unique, rejects):
@@ -120,13 +131,12 @@ def score_into(
                 file.write(json.dumps(line, allow_nan=False) + "\n")
                 found[solution.id] = scores
             file.flush()
-            progress(len(found) + len(rejects))
+            progress(len(asked))
     beside = path.with_name(path.name.replace("scores", "rejects"))
-    with whole_file(beside) as file:
-        file.writelines(json.dumps(reject) + "\n" for reject in rejects)
-    first = [reject["reason"] for reject in rejects[:REPORTED_REJECTS]]
-    total = len(found) + len(rejects)
-    return Scored(found, {"count": len(rejects), "of": total, "first": first, "file": beside.name})
+    with whole_file(beside) as refused:
+        refused.writelines(json.dumps(reject) + "\n" for reject in rejects.values())
+    first = [reject["reason"] for reject in islice(rejects.values(), REPORTED_REJECTS)]
+    return Scored(found, {"count": len(rejects), "of": len(asked), "first": first, "file": beside.name})
 
 
 def check_rejected(rejected: Mapping[str, Any], max_share: float) -> None:
@@ -151,7 +161,7 @@ def check_rejected(rejected: Mapping[str, Any], max_share: float) -> None:
 
 
 def _score_what_fits(
-    scorer: StepScorer, solutions: Sequence[Solution], rejects: list[dict[str, Any]]
+    scorer: StepScorer, solutions: Sequence[Solution], rejects: dict[str, dict[str, Any]]
 ) -> list[tuple[Solution, StepScores]]:
     """Score; solutions that are too long go to `rejects` one by one, so that the others are not held up by them."""
     from prm_kit.encode import TooLongError
@@ -161,15 +171,13 @@ def _score_what_fits(
         try:
             return list(zip(left, scorer.score(left), strict=True))
         except TooLongError as error:
-            rejects.append(
-                {
-                    "solution_id": error.solution_id,
-                    "step": error.step,
-                    "tokens": error.tokens,
-                    "limit": error.limit,
-                    "reason": str(error),
-                }
-            )
+            rejects[error.solution_id] = {
+                "solution_id": error.solution_id,
+                "step": error.step,
+                "tokens": error.tokens,
+                "limit": error.limit,
+                "reason": str(error),
+            }
             fitting = [solution for solution in left if solution.id != error.solution_id]
             if len(fitting) == len(left):
                 raise
@@ -177,17 +185,26 @@ def _score_what_fits(
     return []
 
 
-def _complete_lines(file: Any) -> dict[str, StepScores]:
-    """Read the complete lines; a half-written last one is cut off."""
+def _complete_lines(file: Any, path: Path) -> dict[str, StepScores]:
+    """Read the complete lines; a half-written last one is cut off.
+
+    Raises:
+        InputError: A complete line holds no scores.
+    """
+    from prm_kit.errors import InputError
     from prm_kit.score import StepScores
 
     file.seek(0)
     found = {}
     end = 0
     while (line := file.readline()).endswith("\n"):
-        row = json.loads(line)
-        more = {key: tuple(row[key]) for key in ("unbounded", "uncertainty") if key in row}
-        found[row["solution_id"]] = StepScores(tuple(tuple(p) if p else None for p in row["probabilities"]), **more)
+        try:
+            row = json.loads(line)
+            more = {key: tuple(row[key]) for key in ("unbounded", "uncertainty") if key in row}
+            found[row["solution_id"]] = StepScores(tuple(tuple(p) if p else None for p in row["probabilities"]), **more)
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path}: line {len(found) + 1} holds no scores ({reason}); delete the file") from None
         end = file.tell()
     file.truncate(end)
     return found

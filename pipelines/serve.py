@@ -128,6 +128,9 @@ def token_counter(scorer: StepScorer) -> CountTokens | None:
     encoder = scorer.prm.encoder
 
     def count(solutions: Sequence[Solution]) -> list[int]:
-        return [len(one.ids) for one in encoder.encode(solutions)]
+        longest = [0] * len(solutions)  # a published PRM may read a solution as several sequences
+        for one in encoder.encode(solutions):
+            longest[one.solution] = max(longest[one.solution], len(one.ids))
+        return longest
 
     return count

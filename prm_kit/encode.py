@@ -51,12 +51,14 @@ class TooLongError(InputError):
 
     Attributes:
         solution_id: The solution.
-        tokens: What it needs.
-        limit: What is allowed.
+        tokens: What it needs; None: a server refused it, and the message has what it said.
+        limit: What is allowed; None as above.
         step: The step that does not fit; None: the solution as a whole does not.
     """
 
-    def __init__(self, reason: str, solution_id: str, tokens: int, limit: int, step: int | None = None) -> None:
+    def __init__(
+        self, reason: str, solution_id: str, tokens: int | None, limit: int | None, step: int | None = None
+    ) -> None:
         super().__init__(reason)
         self.solution_id = solution_id
         self.tokens = tokens

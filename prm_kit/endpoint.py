@@ -71,7 +71,7 @@ def check_address(address: str, *, name: str, insecure: bool = False) -> tuple[s
         The address without a slash at the end, and whether it is this machine.
 
     Raises:
-        UsageError: No http or https address, one with a user, query or fragment, or http to another machine.
+        UsageError: No http or https address, one with a user, query, fragment or odd signs, or http to another machine.
     """
     parts = urlsplit(address.strip())
     try:
@@ -80,6 +80,8 @@ def check_address(address: str, *, name: str, insecure: bool = False) -> tuple[s
         raise UsageError(f"{name} {address!r}: {error}") from None
     if parts.scheme not in ("http", "https") or not host:
         raise UsageError(f"{name} {address!r} is no http or https address such as http://127.0.0.1:8000/v1")
+    if not all(sign.isprintable() and sign != " " for sign in address.strip()):
+        raise UsageError(f"{name} {address!r} holds white space or signs that no address has")
     if parts.username is not None or parts.query or parts.fragment:
         raise UsageError(f"{name} of {host}: user, password, query and fragment have no place in it")
     local = is_loopback(host)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -58,14 +58,17 @@ class Ledger:
         must_exist: Refuse to make it: for readers, to whom a wrong name shall not look like an empty ledger.
 
     Raises:
-        InputError: The file is no ledger, of another version, or not there.
+        InputError: The file is no ledger, of another version, not there, or cannot be opened.
     """
 
     def __init__(self, path: str | Path, must_exist: bool = False) -> None:
         self.path = Path(path)
         if must_exist and not self.path.is_file():
             raise InputError(f"{self.path}: no such ledger")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path}: {error.strerror}") from None
         self._db = open_database(self.path)
 
     def __enter__(self) -> Self:
@@ -83,6 +86,15 @@ class Ledger:
     def close(self) -> None:
         """Close the file. What was appended is on disk already."""
         self._db.close()
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """Whatever is read within is of one moment, whatever others append meanwhile; nothing is appended here."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
 
     def append(self, annotations: Iterable[Annotation], solutions: Iterable[Solution] = ()) -> Appended:
         """Store annotations and the solutions they are about: all of them, or none if one is refused.

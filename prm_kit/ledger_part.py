@@ -31,11 +31,11 @@ class LedgerPart:
     """
 
     def __init__(self, ledger: Ledger, annotations: bool = True) -> None:
-        # Annotations first: whatever is appended meanwhile, their solutions are there.
-        pages = ledger.current_rows(READ_ROWS) if annotations else iter(())
-        found = [_annotations(rows, ledger.label_rows(rows[0][0], rows[-1][0]), ledger) for rows in pages]
-        self._annotations = pa.Table.from_batches(found, ANNOTATIONS)
-        self._solutions = pa.Table.from_batches(map(_solutions, ledger.solution_rows(READ_ROWS)), SOLUTIONS)
+        with ledger.moment():
+            pages = ledger.current_rows(READ_ROWS) if annotations else iter(())
+            found = [_annotations(rows, ledger.label_rows(rows[0][0], rows[-1][0]), ledger) for rows in pages]
+            self._annotations = pa.Table.from_batches(found, ANNOTATIONS)
+            self._solutions = pa.Table.from_batches(map(_solutions, ledger.solution_rows(READ_ROWS)), SOLUTIONS)
 
     def solutions(self) -> pl.LazyFrame:
         """Columns of `arrow.SOLUTIONS`."""

@@ -99,11 +99,17 @@ def open_database(path: Path) -> sqlite3.Connection:
     """Open a ledger's file; an empty or absent one becomes a ledger.
 
     Raises:
-        InputError: It is no ledger, or one of another version.
+        InputError: It is no ledger, one of another version, or cannot be opened.
     """
-    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        raise InputError(f"{path}: {error}") from None
     try:
         _prepare(db, path)
+    except sqlite3.OperationalError as error:  # locked, or not to be written
+        db.close()
+        raise InputError(f"{path}: {error}") from None
     except sqlite3.DatabaseError as error:
         db.close()
         raise InputError(f"{path}: is no ledger: {error}") from None
@@ -115,14 +121,21 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def writing(db: sqlite3.Connection) -> Iterator[None]:
-    """One transaction that takes its turn at the start, so that it never fails half way for want of it."""
-    db.execute("BEGIN IMMEDIATE")
+    """One transaction that takes its turn at the start, so that it never fails half way for want of it.
+
+    Raises:
+        InputError: The turn does not come, or the file cannot be written (a full disk); nothing is stored.
+    """
     try:
+        db.execute("BEGIN IMMEDIATE")
         yield
         db.execute("COMMIT")
-    except BaseException:
+    except BaseException as error:
         if db.in_transaction:
             db.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError):
+            path = db.execute("PRAGMA database_list").fetchone()[2]
+            raise InputError(f"{path}: {error}; nothing was stored") from None
         raise
 
 

@@ -141,20 +141,34 @@ class Policy:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def token_ends(self, ids: Sequence[int]) -> list[int]:
-        """Characters of the completion that are written once each token is, without a stop token: increasing.
+        """Characters of the completion that have begun once each token is written, without a stop token: increasing.
 
-        A token that ends inside a character counts up to the character before it.
+        A token that ends inside a character counts that character too.
         """
-        text = self.text(Rollout(tuple(ids), (), "length"))
+        text = self._said(ids)
         encoding = self._plain.encode(text, add_special_tokens=False)
         if encoding.ids == list(ids):
             return [end for _, end in encoding.offsets]
-        # The policy cut the text in another way than its tokenizer would: read it prefix by prefix.
-        ends = []
-        for count in range(1, len(ids) + 1):
-            said = self.text(Rollout(tuple(ids[:count]), (), "length"))
-            ends.append(len(commonprefix([text, said])))  # noqa: RUF071  characters, not paths
+        # The policy cut the text in another way than its tokenizer would: read it prefix by prefix, from the last
+        # place on that is known to say by itself what it says after all before it.
+        ends: list[int] = []
+        start = base = 0
+        while len(ends) < len(ids):
+            stop = min(len(ends) + _WINDOW, len(ids))
+            whole, part = self._said(ids[:stop]), self._said(ids[start:stop])
+            alone = whole == text[:base] + part
+            ends += [
+                base + _begun(text[base:], self._said(ids[start:count]))
+                if alone
+                else _begun(text, self._said(ids[:count]))
+                for count in range(len(ends) + 1, stop + 1)
+            ]
+            if text.startswith(whole):
+                start, base = stop, len(whole)
         return ends
+
+    def _said(self, ids: Sequence[int]) -> str:
+        return self.text(Rollout(tuple(ids), (), "length"))
 
     @cached_property
     def _plain(self) -> Tokenizer:
@@ -163,6 +177,16 @@ class Policy:
     @cached_property
     def _plain_opening(self) -> Tokenizer:
         return plain_text_backend(self.tokenizer.backend_tokenizer, literal=[], continued=False)
+
+
+_WINDOW = 64
+"""Tokens that are read together."""
+
+
+def _begun(text: str, said: str) -> int:
+    """How many characters of the text have begun in what its first tokens say."""
+    common = len(commonprefix([text, said]))  # noqa: RUF071  characters, not paths
+    return min(common + (len(said) > common), len(text))
 
 
 def _encode(backend: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Opening = Literal["joined", "alone", "parted"]
 
-_OWN_NUMBER = re.compile(r"\s*step\s+\d+\s*[:.]\s*", re.IGNORECASE)
+_OWN_NUMBER = re.compile(r"\s*step\s+\d+\s*(?::|\.(?!\d))\s*", re.IGNORECASE)
 
 
 class SegmentReading(Settings):

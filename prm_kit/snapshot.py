@@ -231,6 +231,11 @@ class Snapshot:
                 )
             if verify and file_sha256(file) != entry.sha256:
                 raise InputError(f"{file}: its content is not what was written (SHA-256 differs): changed")
+            if file.suffix == ".parquet":
+                try:
+                    pq.read_metadata(file)
+                except pa.ArrowException as error:
+                    raise InputError(f"{file}: its content is not what was written: {error}") from None
         return cls(path, manifest)
 
     def solutions(self) -> pl.LazyFrame:

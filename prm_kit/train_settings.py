@@ -67,6 +67,7 @@ class TrainSettings(Settings):
         bucket_updates: Updates that are drawn together and sorted by length, so that little is padded. 1: none.
         share_prefixes: Compute what sequences of one problem have in common (its text, the trunk of branches) once, and
             put them into one update. null: on the CPU, if it saves a quarter of the tokens and the family is known.
+            A run goes on only as it began.
         max_tokens: Longest sequence; null: what the backbone says that it takes.
         too_long: "refuse" stops the run, "window" reads late steps through a window, "drop" leaves out and counts.
         learning_rate: Peak, of AdamW.

@@ -33,7 +33,9 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{file}: damaged or truncated ({error}); download or copy it again") from None
     for index in sorted(folder.glob("*.safetensors.index.json")):
-        listed: Mapping[str, str] = read_json(index).get("weight_map", {})
+        listed = read_json(index).get("weight_map", {})
+        if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+            raise InputError(f"{index}: weight_map does not name the file of each tensor; download it again")
         missing = sorted({name for name in listed.values() if not (folder / name).is_file()})
         if missing:
             raise InputError(f"{index}: names {missing[0]}, which is missing; download it again")
@@ -74,7 +76,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise InputError(f"{file}: no JSON object")

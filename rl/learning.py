@@ -24,7 +24,7 @@ from rl.gathering import Earned
 from rl.objective import Update, pair_loss, policy_loss, value_loss
 from rl.pair_losses import PairTensors
 from rl.pairs import Candidates, Pair
-from rl.policy_model import Rows, ValueModel, log_probabilities
+from rl.policy_model import Rows, ValueModel, log_probabilities, log_probabilities_and_entropies
 from rl.rollouts import NotFiniteError, Sampled
 from rl.train_settings import RlSettings
 
@@ -109,7 +109,7 @@ class Learner:
         with torch.no_grad(), autocast(self.settings.precision, device):
             for members in self._micro_batches(range(len(rollouts)), rollouts):
                 rows = Rows([rollouts[i] for i in members], width, device)
-                found_BT[members] = model(rows) if isinstance(model, ValueModel) else log_probabilities(model, rows)[0]
+                found_BT[members] = model(rows) if isinstance(model, ValueModel) else log_probabilities(model, rows)
         return found_BT
 
     def _step(self, material: Material, groups: set[int], n_parts: int, number: int) -> dict[str, float]:
@@ -154,7 +154,10 @@ class Learner:
         losses = {}
         if learns:
             with autocast(self.settings.precision, device):
-                new_BT, entropy_BT = log_probabilities(self.policy, rows)
+                if self.algorithm.entropy_weight != 0:
+                    new_BT, entropy_BT = log_probabilities_and_entropies(self.policy, rows)
+                else:
+                    new_BT, entropy_BT = log_probabilities(self.policy, rows), None
             losses["loss"] = policy_loss(self.algorithm, update, batch, new_BT, entropy_BT).total
         if self.value is not None:
             with autocast(self.settings.precision, device):
@@ -170,7 +173,7 @@ class Learner:
         batch = material.batch.select(torch.tensor(members, device=device))
         rows = Rows([material.rows[i].sampled for i in members], batch.mask_BT.shape[1], device)
         with autocast(self.settings.precision, device):
-            new_BT, _ = log_probabilities(self.policy, rows)
+            new_BT = log_probabilities(self.policy, rows)
         return pair_loss(self.algorithm, batch, PairTensors.of(moved, device), new_BT)
 
     def _minibatches(self, material: Material, number: int) -> list[set[int]]:

@@ -11,7 +11,7 @@ from prm_kit.answer_text import extract_final_answer
 from prm_kit.engines.engine import Engine, Limits, Rollout, generate_anew
 from prm_kit.errors import InputError, UsageError
 from prm_kit.records import Problem, Solution
-from prm_kit.split import split_solution
+from prm_kit.split import split, split_solution
 
 if TYPE_CHECKING:
     from prm_kit.policy import Policy
@@ -71,11 +71,12 @@ class Sampler:
     seed: int = 0
 
     def check(self, problems: Sequence[Problem]) -> None:
-        """Refuse, before a run, problems that the policy has no room for.
+        """Refuse, before a run, problems that the policy has no room for, and a way to split that does not exist.
 
         Raises:
-            UsageError: Naming the problem.
+            UsageError: Naming the problem, or the ways to split.
         """
+        split("", self.split)
         context = getattr(self.policy.model.config, "max_position_embeddings", None)
         for problem, prompt in zip(problems, self.policy.prompt_ids([one.text for one in problems]), strict=True):
             if context is not None and len(prompt) + self.max_new_tokens > context:

@@ -236,6 +236,7 @@ class _Run:
             "meant": CONTESTED.get(self.algorithm.name),
             "parts": self.algorithm.parts(),
             "updates": settings.updates,
+            "skipped": len(self.lines) - len(trained),
             "rollouts": int(sum(line.get("sampled", 0) for line in self.lines)),
             "tokens": standing.tokens,
             "resumed": resumed,

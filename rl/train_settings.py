@@ -19,14 +19,15 @@ class RlSettings(Settings):
         policy: Folder or hub id of a causal language model to start from; it is the reference policy too.
         algorithm: A preset; `prm-kit rl algorithms` lists them.
         parts: Parts of the preset to replace, by name: {"weights": {"process": 0.3}, "credit": "min_form"}.
-        updates: How many batches of rollouts are learnt from.
+        updates: How many batches of rollouts are learnt from; more than the value model's warm-up.
         problems: Groups of an update.
         group_size: Rollouts of each problem; null: what the algorithm starts from.
         minibatches: Optimiser steps that a batch of rollouts is cut into.
         passes: How often a batch of rollouts is gone through.
         most_rounds: Where the algorithm filters groups: how often at most an update samples to fill its batch.
         max_new_tokens: Most tokens of a rollout.
-        temperature: Of the sampling.
+        temperature: Of the sampling. What learns is the policy at 1: at another temperature the rollouts are not quite
+            its own.
         split: How completions are cut into steps.
         process: How the values of a completion's steps become its process reward, where steps are not credited: "mean"
             or "min".

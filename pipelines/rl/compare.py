@@ -6,6 +6,7 @@ column of rollouts.
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,7 @@ def compare(
         preset(name, settings.parts)
     from pipelines.scorers import scorer_of
     from pipelines.task import opened
+    from prm_kit.files import folder_sha256
     from prm_kit.run_directory import RunDirectory
     from rl.train import train
 
@@ -55,6 +57,7 @@ def compare(
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in algorithms}
     with output.progress() as progress, opened(task) as its_task, run.timed("compare"):
         scorer = None if prm is None else scorer_of(prm, "prm")
+        sha256 = folder_sha256(Path(prm)) if prm is not None and Path(prm).is_dir() else None
         trained = its_task.problems("train", problems, settings.seed)
         measured = its_task.problems("dev", held_out, settings.seed)
         for number in range(seeds):
@@ -68,7 +71,7 @@ def compare(
                     out / name / f"seed-{number}",
                     scorer=scorer if "step rewards" in preset(name, settings.parts).needs else None,
                     held_out=measured,
-                    about={"task": task, "prm": prm},
+                    about={"task": task, "prm": prm, "sha256": sha256},
                 )
                 found[name].append(summary)
     reached = {name: compared(summaries) for name, summaries in found.items()}

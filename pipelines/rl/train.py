@@ -30,6 +30,7 @@ def train(
     settings = load_settings(RlSettings, config, [*(overrides or ()), *named])
     from pipelines.scorers import scorer_of
     from pipelines.task import opened
+    from prm_kit.files import folder_sha256
     from rl.presets import CONTESTED
     from rl.presets import algorithm as preset
     from rl.train import train as train_policy
@@ -37,6 +38,7 @@ def train(
     output = Output(as_json)
     if settings.algorithm in CONTESTED:
         output.say(CONTESTED[settings.algorithm])
+    sha256 = folder_sha256(Path(prm)) if prm is not None and Path(prm).is_dir() else None
     composition = preset(settings.algorithm, settings.parts)
     if inversion := composition.composed_weights.inversion(composition.wrong):
         output.say(f"warning: {inversion}")
@@ -55,7 +57,7 @@ def train(
             out,
             scorer=None if prm is None else scorer_of(prm, "prm"),
             held_out=its_task.problems("dev", held_out, settings.seed) if held_out else (),
-            about={"task": task, "prm": prm},
+            about={"task": task, "prm": prm, "sha256": sha256},
             progress=show,
         )
     output.summary(out / "summary.json")

@@ -30,7 +30,8 @@ SEPARATORS = 10_000
 CONTROL = "none (control)"
 """Name of the row without an attack: does the scorer see the errors that the attacks are to hide?"""
 
-_NUMBER = re.compile(r"\d+(?!.*\d)", re.DOTALL)
+_NUMBER = re.compile(r"\d{1,18}(?!\d)")
+"""A number, or the end of one that is too long to reckon with."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,10 @@ def _early_answer(item: Labelled, error: int, random: Random) -> Trial | None:
 
 def _confidently_wrong(item: Labelled, error: int, random: Random) -> Trial | None:
     steps = list(item.solution.steps)
-    number = _NUMBER.search(steps[-1])
-    if number is None:
+    numbers = list(_NUMBER.finditer(steps[-1]))
+    if not numbers:
         return None
+    number = numbers[-1]
     other = str(int(number.group()) + random.randint(1, 9))
     steps[-1] = f"Without any doubt: {steps[-1][: number.start()]}{other}{steps[-1][number.end() :]}"
     return Trial(item.solution, changed(item.solution, steps), len(steps) - 1, "original step", len(steps) - 1)

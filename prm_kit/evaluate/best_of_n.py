@@ -192,10 +192,9 @@ def vote_of_subsets(weight_WC: FloatArray, group: Sequence[Candidate], subset_SC
     right_C = np.array([candidate.is_correct for candidate in group], dtype=float)
     right_A = (right_C @ says_CA) / says_CA.sum(axis=0)
     there_SA = subset_SC @ says_CA > 0
-    # Rounded, so that sums of the same weights in another order tie.
-    votes_WSA = np.round(np.einsum("sc,wc,ca->wsa", subset_SC, weight_WC, says_CA, optimize=True), 12)
-    votes_WSA = np.where(there_SA, votes_WSA, -1.0)
-    wins_WSA = (votes_WSA == votes_WSA.max(axis=2, keepdims=True)) & there_SA
+    votes_WSA = np.einsum("sc,wc,ca->wsa", subset_SC, weight_WC, says_CA, optimize=True)
+    # With a share of slack, so that sums of the same weights in another order tie, however small the weights are.
+    wins_WSA = (votes_WSA >= votes_WSA.max(axis=2, keepdims=True) * (1 - 1e-12)) & there_SA
     right_WS = np.nan_to_num(ratio((wins_WSA * right_A).sum(axis=2), wins_WSA.sum(axis=2).astype(float)))
     return np.asarray(right_WS.mean(axis=1), dtype=np.float64)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from prm_kit.errors import InputError, PrmKitError
+from prm_kit.errors import InputError
 from prm_kit.evaluate.attacks import ATTACKS, CONTROL, Attack, Trial
 from prm_kit.evaluate.baselines import ALL_CORRECT, ALL_CORRECT_NAME, ConstantScorer, RandomScorer
 from prm_kit.evaluate.bootstrap import Bootstrap, problem_numbers, ratio, sums_by_problem
@@ -30,7 +30,7 @@ HOLDS = 0.95
 MARGIN = 0.1
 """A number has not risen while it is higher by no more than this share of half the range of the scorer's values."""
 
-Answer = StepScores | PrmKitError
+Answer = StepScores | InputError
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,13 @@ def stress(
 
 
 def answers_or_refusals(scorer: StepScorer, solutions: Sequence[Solution]) -> list[Answer]:
-    """Score all; where the scorer refuses, halve until it is clear which solutions it refuses."""
+    """Score all; where the scorer refuses, halve until it is clear which solutions it refuses.
+
+    Only an `InputError` is about a solution: a server that is not there, or a limit that is reached, ends the attacks.
+    """
     try:
         return list(scorer.score(solutions))
-    except PrmKitError as refusal:
+    except InputError as refusal:
         if len(solutions) == 1:
             return [refusal]
     half = len(solutions) // 2
@@ -128,7 +131,7 @@ def verdict(trial: Trial, item: Labelled, said: Mapping[str, Answer], aggregatio
         scale: Half the range of the scorer's values.
     """
     before, after = said[trial.original.id], said[trial.changed.id]
-    if isinstance(before, PrmKitError) or isinstance(after, PrmKitError):
+    if isinstance(before, InputError) or isinstance(after, InputError):
         return "refused"
     ours = _number(after, trial.of, aggregation)
     if trial.against == "own step":

@@ -37,11 +37,24 @@ def released_prm(
         reading: Its layout.
         readout: What the outputs are.
         neutral_policy: What its training made of the label 0, where that is known.
+
+    Raises:
+        InputError: The head fits neither the trunk nor the read-out.
     """
     tokenizer = checkpoint.tokenizer
     config: Any = trunk.config
     encoder = SegmentEncoder(tokenizer, reading)
-    outputs = [layer.out_features for layer in head.modules() if isinstance(layer, nn.Linear)][-1]
+    layers = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+    width = config.hidden_size
+    for layer in layers:
+        if layer.in_features != width:
+            raise InputError(f"{checkpoint.name}: the head reads {layer.in_features} numbers of {width}")
+        width = layer.out_features
+    outputs = layers[-1].out_features
+    if not READOUTS[readout].fits(outputs):
+        raise InputError(
+            f"{checkpoint.name}: the head has {outputs} outputs, not {len(READOUTS[readout].labels)} as this PRM does"
+        )
     model = with_head(trunk, config.pad_token_id, READOUTS[readout].id2label(outputs))
     model.score = head.to(trunk.device).requires_grad_(False)
     card = PrmCard(

@@ -57,8 +57,10 @@ class Checkpoint:
             return None
         named = str(self.reference or self.adapter.get("base_model_name_or_path") or "")
         beside = self.folder / named
+        if not named or beside.resolve() == self.folder.resolve():
+            raise InputError(f"{self.name}: an adapter that names no base model; name its folder with `reference`")
         try:
-            return open_checkpoint(beside if named and beside.is_dir() else named, self.device, self.dtype)
+            return open_checkpoint(beside if beside.is_dir() else named, self.device, self.dtype)
         except InputError as error:
             raise InputError(f"{self.name}: its base model: {error}; name its folder with `reference`") from None
 
@@ -104,7 +106,8 @@ class Checkpoint:
     @property
     def architecture(self) -> str:
         """The first name under `architectures`, or ""."""
-        return str((self.config.get("architectures") or [""])[0])
+        named = self.config.get("architectures")
+        return str(named[0]) if isinstance(named, list) and named else ""
 
     def native_config(self) -> Any:
         """The library's own configuration of this model type; the checkpoint's remote code is left out.
@@ -125,11 +128,14 @@ class Checkpoint:
         return config
 
     def trunk(self) -> PreTrainedModel:
-        """The decoder without any head.
+        """The decoder without any head; an adapter is merged into its base.
 
         Raises:
             InputError: Tensors are missing, of another shape, or unknown.
         """
+        if self.base is not None:
+            whole: Any = self.causal()
+            return whole.base_model  # type: ignore[no-any-return]
         return self._load(AutoModel)
 
     def causal(self) -> PreTrainedModel:
@@ -142,16 +148,22 @@ class Checkpoint:
             return self._load(AutoModelForCausalLM)
         _ = self.tensors  # refuses an adapter that is a pickle
         try:
-            from peft import PeftModel
+            from peft import PeftModel, get_peft_model_state_dict
         except ImportError:
             raise InputError(f"{self.name} is an adapter: reading it needs `pip install peft`") from None
         with quiet():
             try:
-                merged: Any = PeftModel.from_pretrained(self.base.causal(), str(self.folder)).merge_and_unload()
+                adapted: Any = PeftModel.from_pretrained(self.base.causal(), str(self.folder))
+                known = set(get_peft_model_state_dict(adapted, save_embedding_layers=True))
+                merged: Any = adapted.merge_and_unload()
             except InputError:
                 raise
             except Exception as error:
                 raise InputError(f"{self.folder}: the adapter cannot be read: {first_line(error)}") from None
+        wrong = [name for name in self.tensors if name not in known and not _HEADS.fullmatch(name)]
+        wrong += [name for name in known - set(self.tensors) if "lora_" in name]
+        if wrong:
+            raise InputError(f"{self.folder}: {len(wrong)} tensors do not fit the base model, such as {min(wrong)}")
         return merged.eval()  # type: ignore[no-any-return]
 
     def trunk_and_rows(self, token_ids: Sequence[int]) -> tuple[PreTrainedModel, Tensor]:
@@ -180,10 +192,17 @@ class Checkpoint:
         return found[0]
 
     def linear(self, prefix: str) -> nn.Linear:
-        """A linear layer of the checkpoint in float32, with or without a bias."""
+        """A linear layer of the checkpoint in float32, with or without a bias.
+
+        Raises:
+            InputError: It is not there, or its tensors have other shapes.
+        """
         weight = read_tensor(self.tensors, self.tensor_named(f"{prefix}.weight"))
-        bias = f"{prefix}.bias"
-        return linear(weight, read_tensor(self.tensors, self.tensor_named(bias)) if self.has(bias) else None)
+        bias = read_tensor(self.tensors, self.tensor_named(f"{prefix}.bias")) if self.has(f"{prefix}.bias") else None
+        if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+            shapes = f"{list(weight.shape)}" + ("" if bias is None else f" and {list(bias.shape)}")
+            raise InputError(f"{self.folder}: {prefix} is no linear layer: its tensors have the shapes {shapes}")
+        return linear(weight, bias)
 
     def _load(self, kind: Any) -> PreTrainedModel:
         with quiet():

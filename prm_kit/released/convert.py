@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from prm_kit.files import whole_directory
 from prm_kit.model import Prm
 from prm_kit.prm_scorer import PrmScorer
 from prm_kit.records import Solution
-from prm_kit.released.checkpoint import Checkpoint, open_checkpoint
+from prm_kit.released.checkpoint import open_checkpoint
 from prm_kit.released.registry import FAMILIES, family_of
 from prm_kit.score import StepScores
+from prm_kit.weights import read_json
 
 TOLERANCE = 1e-6
 """Most that a score may differ before and after."""
@@ -73,8 +75,7 @@ def convert_prm(
         InputError: The checkpoint cannot be read, or scores differ.
     """
     out, device = Path(out), torch.device(device)
-    if out.exists() and not (out / "prm.json").is_file() and (out.is_file() or any(out.iterdir())):
-        raise UsageError(f"{out}: exists and is no PRM checkpoint, so it is not replaced; choose another name")
+    check_replaceable(out)
     named, prm = _published(source, family, reference, device)
     before = PrmScorer(prm).score(SAMPLES)
     with whole_directory(out) as part:
@@ -86,6 +87,16 @@ def convert_prm(
         if not difference <= TOLERANCE:
             raise InputError(f"{source}: scores differ by {difference:.2g} after conversion; nothing was written")
     return Converted(named, readout, before, after, difference)
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse to replace anything but a checkpoint of ours or an empty folder.
+
+    Raises:
+        UsageError: Something else is there.
+    """
+    if out.exists() and not (out / "prm.json").is_file() and (out.is_file() or any(out.iterdir())):
+        raise UsageError(f"{out}: exists and is no PRM checkpoint, so it is not replaced; choose another name")
 
 
 def most_different(before: list[StepScores], after: list[StepScores]) -> float:
@@ -107,7 +118,7 @@ def _published(
     if (Path(source) / "prm.json").is_file():
         return "own", _own(source, device)
     checkpoint = open_checkpoint(source, device, torch.float32, str(reference) if reference else None)
-    checkpoint = replace(checkpoint, dtype=_stored_dtype(checkpoint))
+    checkpoint = replace(checkpoint, dtype=_stored_dtype(checkpoint.config))
     named = family_of(checkpoint, family)
     if reason := FAMILIES[named].not_convertible:
         raise UsageError(f"{source}: a PRM of the family {named} has no token-classification form: {reason}")
@@ -119,7 +130,7 @@ def _published(
 
 def _own(source: str | Path, device: torch.device) -> Prm:
     """A causal PRM of ours in its token-classification form."""
-    prm = load_own(source, device, torch.float32)
+    prm = load_own(source, device, _stored_dtype(read_json(Path(source) / "config.json")))
     if prm.card.kind == "token-classification":
         raise UsageError(f"{source}: is a token-classification checkpoint of ours already")
     if prm.card.kind != "causal":
@@ -133,7 +144,7 @@ def _own(source: str | Path, device: torch.device) -> Prm:
     )
 
 
-def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
-    said: Any = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "float32"
+def _stored_dtype(config: Mapping[str, Any]) -> torch.dtype:
+    said = config.get("dtype") or config.get("torch_dtype") or "float32"
     found = getattr(torch, str(said), torch.float32)
     return found if isinstance(found, torch.dtype) else torch.float32

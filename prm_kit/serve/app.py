@@ -194,6 +194,8 @@ def _failure(status: int, reason: str, details: Sequence[Detail] = (), headers: 
 
 async def _items_failed(_: Request, error: Any) -> JSONResponse:
     """Name each item that failed; of errors that are not ours only that they happened."""
+    from prm_kit.encode import TooLongError
+
     errors: dict[int, Exception] = error.errors
     details = [
         Detail(where=f"items.{index}", reason=str(one) if isinstance(one, PrmKitError) else "the log says why")
@@ -201,7 +203,7 @@ async def _items_failed(_: Request, error: Any) -> JSONResponse:
     ]
     if not all(isinstance(one, PrmKitError) for one in errors.values()):
         return _failure(500, "scoring failed", details)
-    large = any(isinstance(one, TooLargeError) for one in errors.values())
+    large = any(isinstance(one, TooLargeError | TooLongError) for one in errors.values())
     return _failure(413 if large else 422, f"{len(errors)} items cannot be scored", details)
 
 

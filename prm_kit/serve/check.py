@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp
+from math import exp, isfinite
 from typing import Any
 
 import httpx2
@@ -108,6 +108,8 @@ def _difference(found: Rows, expected: Rows) -> float:
     if [len(row) for row in found] != [len(row) for row in expected]:
         width = len(found[0]) if found else 0
         raise InputError(f"{len(found)} rows of {width} numbers, not {len(expected)} of {len(expected[0])}")
+    if not all(isfinite(x) for row in found for x in row):
+        raise InputError("some of the numbers are NaN or infinite")
     return max(abs(a - b) for row, other in zip(found, expected, strict=True) for a, b in zip(row, other, strict=True))
 
 

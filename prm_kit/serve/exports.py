@@ -27,9 +27,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prm_kit.card import PrmCard, read_card
-from prm_kit.errors import UsageError, unknown_name
+from prm_kit.errors import InputError, UsageError, unknown_name
 from prm_kit.files import whole_directory, write_json
 from prm_kit.model import Prm
+from prm_kit.released.convert import check_replaceable
 from prm_kit.segments import SegmentEncoder
 from prm_kit.serve.golden import ACTIVATIONS, FILE_NAME, golden_items, write_items
 
@@ -63,16 +64,17 @@ def export(target: str, checkpoint: Path, out: Path) -> Export:
     Args:
         target: A name in `TARGETS`.
         checkpoint: A checkpoint of ours.
-        out: Folder to make; one that is there is replaced.
+        out: Folder to make; one that is there must be a checkpoint of ours, and is replaced.
 
     Raises:
-        UsageError: Unknown target, or the checkpoint does not fit it.
+        UsageError: Unknown target, the checkpoint does not fit it, or `out` is something else.
         InputError: No sound checkpoint.
     """
     if target not in TARGETS:
         raise unknown_name("target", target, TARGETS)
     if out.resolve() == checkpoint.resolve():
         raise UsageError(f"--out {out} is the checkpoint itself")
+    check_replaceable(out)
     return TARGETS[target](checkpoint, out)
 
 
@@ -98,7 +100,7 @@ def export_sglang(checkpoint: Path, out: Path) -> Export:
     """
     card, config = _read(checkpoint, "SGLang", SGLANG_FAMILIES, ("classes", "binary", "sigmoid"))
     head = _head(checkpoint)
-    if "score.bias" not in head or head["score.bias"].any():
+    if head["score.bias"].any():
         raise UsageError(f"{checkpoint}: the head's bias must be stored and zero: SGLang leaves others at random")
     config["architectures"] = [config["architectures"][0].replace("TokenClassification", "SequenceClassification")]
     golden = _write(checkpoint, out, config)
@@ -204,7 +206,10 @@ def _link(file: Path, target: Path) -> None:
 
 
 def _head(checkpoint: Path) -> dict[str, Tensor]:
-    return {name: tensor for file in _weights(checkpoint) for name, tensor in _tensors(file, head=True).items()}
+    found = {name: tensor for file in _weights(checkpoint) for name, tensor in _tensors(file, head=True).items()}
+    if missing := {"score.weight", "score.bias"} - set(found):
+        raise InputError(f"{checkpoint}: the tensor {min(missing)} is missing")
+    return found
 
 
 def _weights(checkpoint: Path) -> list[Path]:

@@ -96,12 +96,14 @@ def read_golden(path: Path) -> list[GoldenItem]:
     """Read a golden file.
 
     Raises:
-        InputError: It is not there, empty, or a line is malformed.
+        InputError: It is not there, no text, empty, or a line is malformed.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no UTF-8 text: {error.reason} at byte {error.start}") from None
     items = []
     for number, line in enumerate(lines, 1):
         try:

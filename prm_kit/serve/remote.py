@@ -7,9 +7,11 @@ Nothing is made up: no score is ever zero because a server was not there.
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 
 import httpx2
 from pydantic import ValidationError
@@ -96,18 +98,23 @@ class RemoteScorer:
 
         Raises:
             RemoteError: The server does not answer in time, fails, or answers something else than scores.
+            TooLongError: A solution is larger than the server or its scorer takes.
             InputError: The server cannot score a solution; its id and the server's reason are named.
         """
         order = sorted(range(len(solutions)), key=lambda index: solutions[index].problem)
         parts = [order[start : start + self._items] for start in range(0, len(order), self._items)]
         found: dict[int, StepScores] = {}
         with self._client() as client, ThreadPoolExecutor(self._in_flight) as pool:
-            asked = [pool.submit(self._part, client, [solutions[index] for index in part]) for part in parts]
+            stopped = threading.Event()
+            asked = [pool.submit(self._part, client, [solutions[index] for index in part], stopped) for part in parts]
             try:
-                for part, answer in zip(parts, asked, strict=True):
-                    found.update(zip(part, answer.result(), strict=True))
+                for answer in wait_for(asked, return_when=FIRST_EXCEPTION).done:
+                    answer.result()  # where one failed, the others are not waited for
             finally:
+                stopped.set()
                 pool.shutdown(cancel_futures=True)
+        for part, answer in zip(parts, asked, strict=True):
+            found.update(zip(part, answer.result(), strict=True))
         scores = [found[index] for index in range(len(solutions))]
         check_scores(solutions, scores)
         return scores
@@ -122,18 +129,27 @@ class RemoteScorer:
             trust_env=not self._local,
         )
 
-    def _part(self, client: httpx2.Client, solutions: Sequence[Solution]) -> list[StepScores]:
+    def _part(self, client: httpx2.Client, solutions: Sequence[Solution], stopped: threading.Event) -> list[StepScores]:
         """Scores of some solutions; in halves where they are too large for one request."""
         body = ScoreRequest(items=[item_of(solution) for solution in solutions]).model_dump_json().encode()
         try:
-            return self._answered(client, solutions, body)
+            return self._answered(client, solutions, body, stopped)
         except _TooLargeError as error:
             if len(solutions) == 1:
-                raise InputError(f"solution {solutions[0].id}: {self._address}: {error}") from None
-        middle = len(solutions) // 2
-        return [*self._part(client, solutions[:middle]), *self._part(client, solutions[middle:])]
+                from prm_kit.encode import TooLongError
 
-    def _answered(self, client: httpx2.Client, solutions: Sequence[Solution], body: bytes) -> list[StepScores]:
+                own = solutions[0].id
+                raise TooLongError(f"solution {own}: {self._address}: {error}", own, None, None) from None
+        middle = len(solutions) // 2
+        return [
+            *self._part(client, solutions[:middle], stopped),
+            *self._part(client, solutions[middle:], stopped),
+        ]
+
+    def _answered(
+        self, client: httpx2.Client, solutions: Sequence[Solution], body: bytes, stopped: threading.Event
+    ) -> list[StepScores]:
+        """Scores of one request, asked again until it is answered, or `stopped` as its answer is no longer wanted."""
         until = time.monotonic() + self._deadline
         lost = 0
         for longest in _waits():
@@ -142,7 +158,7 @@ class RemoteScorer:
             except _TransientError as error:
                 lost += not error.asked
                 wait = random.uniform(0.0, longest) if error.wait is None else error.wait  # noqa: S311 - no secret
-                if lost >= _CONNECTION_ATTEMPTS or time.monotonic() + wait > until:
+                if lost >= _CONNECTION_ATTEMPTS or time.monotonic() + wait > until or stopped.is_set():
                     raise RemoteError(f"{self._address}: {error}; given up") from None
                 time.sleep(wait)
         raise AssertionError("unreachable")

@@ -24,6 +24,8 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address, family=family, backlog=1024)
     except OSError as error:
         raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    except UnicodeError as error:  # of a host that is no name
+        raise UsageError(f"cannot listen on {host} port {port}: {error}") from None
 
 
 def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None] = lambda: None) -> None:

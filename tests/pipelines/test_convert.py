@@ -24,3 +24,10 @@ def test_the_scores_before_and_after_are_printed_and_equal(tmp_path, backbone):
     refused = CliRunner().invoke(app, ["convert", str(tmp_path / "lm"), "--out", str(tmp_path / "other")])
     assert refused.exit_code == 2
     assert "rlhflow" in refused.stderr
+
+
+def test_an_export_refuses_what_is_for_published_prms_alone(tmp_path):
+    words = ["convert", "x", "--target", "vllm", "--family", "trl", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert "--family and --reference are not for it" in done.output

@@ -5,9 +5,13 @@ import json
 import pytest
 
 from pipelines.cli import app
+from pipelines.evaluate import drawn_per_subset
 from prm_kit.card import read_card
 from prm_kit.ledger import Ledger
 from prm_kit.model import Prm
+from prm_kit.records import Annotation, Labelled, Rater, Solution
+from prm_kit.snapshot import SnapshotWriter
+from prm_kit.view import View
 
 
 def run(*words):
@@ -107,6 +111,42 @@ def test_a_rater_is_measured_like_a_model_and_is_not_its_own_truth(tmp_path, dat
     assert found["data"]["raters"] == ["human: sums"]
     assert run("eval", "rater:judge/nobody", *words) == 1
     assert "no annotation of this rater" in capsys.readouterr().err
+
+
+def test_a_rater_that_has_labelled_again_is_measured_by_its_new_labels(tmp_path, data, capsys):
+    ledger = Ledger(tmp_path / "l.sqlite")
+    words = ["--data", data / "test.jsonl", "--ledger", ledger.path, "--out", tmp_path / "out", "--json"]
+    assert run("import", "auto", data / "test.jsonl", "--out", tmp_path / "s", "--json") == 0
+    rows = list(View([tmp_path / "s"]).labelled())
+    for sign, accuracy in ((1, 1.0), (-1, 0.0)):
+        ledger.append([with_sign(row, sign) for row in rows], [row.solution for row in rows])
+        capsys.readouterr()
+        assert run("eval", "rater:judge/j", *words, "--rater-kind", "human") == 0
+        figure = json.loads(capsys.readouterr().out)["steps"]["prm"]["classes"]["1"]["recall"]
+        assert figure["value"] == accuracy
+
+
+def with_sign(row, sign):
+    values = [None if value is None else sign * value for value in row.annotation.values(len(row.solution.spans))]
+    return Annotation.of(row.solution, Rater("judge", "j", str(sign)), values)
+
+
+def test_a_branch_keeps_the_labels_of_its_trunk_where_the_trunk_is_not_drawn(tmp_path, checkpoint, capsys):
+    rater = Rater("human", "a")
+    one, two = sorted((Solution.from_steps("1 ?", ["so 1", f"so {i}"]) for i in range(2)), key=lambda one: one.id)
+    with SnapshotWriter(tmp_path / "s", name="s", format="steps") as writer:
+        writer.add(one, [Annotation.of(one, rater, [None, -1])])
+        writer.add(two, [Annotation.of(two, rater, [1, 1])])
+    words = ["--data", tmp_path / "s", "--per-subset", "1", "--out", tmp_path / "out", "--json"]
+    assert run("eval", checkpoint, *words) == 0
+    found = json.loads(capsys.readouterr().out)["data"]
+    assert (found["solutions"], found["judged_steps"], found["solutions_unsettled"]) == (1, 2, 0)
+
+
+def test_a_subset_may_be_named_by_any_value_of_meta():
+    solutions = [Solution.from_steps(f"{i} ?", ["so 1"], meta={"samples": [i % 2]}) for i in range(4)]
+    rows = [Labelled(one, Annotation.of(one, Rater("human", "a"), [1])) for one in solutions]
+    assert len(drawn_per_subset(rows, "samples", 1)) == 2
 
 
 def test_wrong_use_is_refused(tmp_path, data, checkpoint, capsys):

@@ -37,6 +37,19 @@ def test_a_policy_is_taught_by_demonstrations_and_then_by_a_prm(models, tmp_path
     assert Policy.load(tmp_path / "rl" / "checkpoint").template == Policy.load(models / "policy").template
 
 
+def test_a_prm_that_was_trained_anew_is_another_run(models, tmp_path):
+    small = ["updates=1", "problems=2", "group_size=2", "max_new_tokens=8", "split=newline", "--problems", 4]
+    ask = ["rl", "train", "arithmetic", "--policy", models / "policy", "--prm", tmp_path / "prm",
+           "--algorithm", "rloo-min", "--out", tmp_path / "rl", "--held-out", 0, *small]  # fmt: skip
+    Prm.load(models / "prm").save(tmp_path / "prm")
+    assert invoke(*ask).exit_code == 0
+    assert invoke(*ask).exit_code == 0
+    (tmp_path / "prm" / "trained.txt").write_text("anew")
+    again = invoke(*ask)
+    assert again.exit_code == 2
+    assert "about.sha256" in again.stderr
+
+
 def test_algorithms_are_compared_on_the_same_rollouts_and_seeds(models, tmp_path):
     small = ["updates=1", "problems=2", "max_new_tokens=8", "split=newline"]
     ask = ["rl", "compare", "arithmetic", "--policy", models / "policy", "--out", tmp_path, "-a", "rloo", "-a", "grpo",
@@ -62,6 +75,10 @@ def test_a_contested_name_says_what_it_means_and_a_dense_algorithm_asks_for_a_pr
     assert dense.exit_code == 2
     assert "--prm PATH|URL" in dense.stderr
     assert "ByteDance's (2503.14476) is dapo-dynamic" in dense.output
+    # weights that let a tidy wrong answer win say so at the start, not after the run
+    tidy = invoke(*ask, "--algorithm", "dapo", "--out", tmp_path / "b", "parts={weights: {process: 1.0}}")
+    assert tidy.exit_code == 2
+    assert "a tidy wrong answer can beat" in " ".join(tidy.output.split())
 
 
 def test_a_task_without_demonstrations_and_a_wrong_key_are_refused(models, tmp_path):

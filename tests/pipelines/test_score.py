@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from pipelines.cli import app
 from pipelines.evaluate import check_scored, evaluate_models
 from pipelines.recipe import EvaluateStage
-from pipelines.score import check_rejected, score_into
+from pipelines.score import BATCH, check_rejected, score_into
 from prm_kit.encode import TooLongError
 from prm_kit.errors import InputError
 from prm_kit.model import Prm
@@ -70,6 +71,32 @@ def test_too_large_a_share_of_refused_solutions_fails_at_the_end(tmp_path, score
     check_rejected(rejected, 1 / 3)
     with pytest.raises(InputError, match=r"1 of 3 solutions are too long(.|\n)*rejects\.jsonl(.|\n)*step 1"):
         check_rejected(rejected, 0.3)
+
+
+def test_the_share_of_refused_solutions_is_of_those_asked_for_each_counted_once(tmp_path, scorer):
+    scored(tmp_path, scorer, [FITS, OTHER])
+    again = [LONG_STEP, *(Solution.from_steps(f"{i} ?", ["so 4"]) for i in range(BATCH)), LONG_STEP]
+    assert scored(tmp_path, scorer, [LONG_STEP]).rejected["of"] == 1
+    rejected = scored(tmp_path, scorer, again).rejected
+    assert (rejected["count"], rejected["of"]) == (1, 1 + BATCH)
+
+
+def test_a_line_that_holds_no_scores_is_named(tmp_path, scorer):
+    scored(tmp_path, scorer, [FITS])
+    file = tmp_path / "scores.jsonl"
+    file.write_text(file.read_text() + "{}\n")
+    with pytest.raises(InputError, match=r"scores\.jsonl: line 2 holds no scores"):
+        scored(tmp_path, scorer, [FITS])
+
+
+def test_scores_of_a_checkpoint_that_has_changed_since_are_not_gone_on_with(tmp_path, backbone, data, capsys):
+    words = ["score", tmp_path / "model", data / "test.jsonl", "--out", tmp_path / "out", "--json"]
+    for seed, code in ((0, 0), (1, 2)):
+        Prm.from_backbone(backbone, seed=seed).save(tmp_path / "model")
+        with pytest.raises(SystemExit) as stop:
+            app([str(word) for word in words])
+        assert (stop.value.code or 0) == code
+    assert "a model that has changed since" in capsys.readouterr().err
 
 
 def test_a_refusal_of_something_else_is_not_taken_for_one_of_these(tmp_path):

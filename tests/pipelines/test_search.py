@@ -64,6 +64,11 @@ def test_a_search_that_was_stopped_goes_on_with_the_problems_that_are_left(model
     assert cut == whole
 
 
+def test_a_search_that_was_refused_can_be_asked_for_again_rightly(models, tmp_path):
+    assert run(models, tmp_path, "--max-new-tokens", 100_000).exit_code == 2
+    assert run(models, tmp_path).exit_code == 0
+
+
 def test_another_search_needs_another_folder_and_a_wrong_setting_is_refused(models, tmp_path):
     assert run(models, tmp_path).exit_code == 0
     again = run(models, tmp_path, "--seed", 4)

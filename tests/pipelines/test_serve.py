@@ -4,11 +4,14 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from pipelines.serve import check_host, for_device
+from pipelines.serve import check_host, for_device, token_counter
 from prm_kit.endpoint import Key
 from prm_kit.errors import UsageError
 from prm_kit.model import Prm
 from prm_kit.prm_scorer import PrmScorer
+from prm_kit.records import Solution
+from prm_kit.released.universal import PrefixEncoder
+from prm_kit.segments import SegmentReading
 from prm_kit.serve.golden import write_golden
 from prm_kit.serve.settings import ServeSettings
 
@@ -68,3 +71,12 @@ def test_a_checkpoint_is_exported_and_a_server_that_is_not_there_fails_the_check
     checked = CliRunner().invoke(app, ["serve-check", "http://127.0.0.1:9", "--golden", str(checkpoint)])
     assert checked.exit_code == 1
     assert "0 of 16 within 0.02" in checked.output
+
+
+def test_a_solution_that_is_read_as_several_sequences_counts_as_its_longest(backbone):
+    prm = Prm.from_backbone(backbone)
+    prm.encoder = PrefixEncoder(prm.tokenizer, SegmentReading(mark="<|prm_step|>"))
+    solutions = [Solution.from_steps("1 +", ["2", "3 4"]), Solution.from_steps("1 +", ["2"])]
+    # problem, steps with a blank line behind each (one unknown word), mark
+    lengths = [len(one.ids) for one in prm.encoder.encode(solutions)]
+    assert token_counter(PrmScorer(prm))(solutions) == [max(lengths[:2]), lengths[2]]

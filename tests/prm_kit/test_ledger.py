@@ -206,3 +206,15 @@ def test_reading_goes_on_while_the_ledger_grows(ledger):
     next(reading)
     ledger.append([of([0, 0], Rater("human", "late"))])
     assert len(list(reading)) == 600
+
+
+def test_a_ledger_that_cannot_be_opened_or_written_says_so(ledger, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "file" / "ledger.db"):
+        with pytest.raises(InputError, match=str(path)):
+            Ledger(path)
+    monkeypatch.setattr("prm_kit.ledger_schema.BUSY_SECONDS", 0.01)
+    with Ledger(ledger.path) as other:
+        ledger._db.execute("BEGIN IMMEDIATE")
+        with pytest.raises(InputError, match="database is locked; nothing was stored"):
+            other.append([of([1, 1])], [SOLUTION])

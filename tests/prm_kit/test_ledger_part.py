@@ -43,6 +43,22 @@ def test_the_columns_are_those_of_the_records(ledger, rows, monkeypatch):
         assert pa.Table.from_batches(found, records.schema).combine_chunks().to_batches() == [records]
 
 
+def test_what_is_appended_while_it_is_read_belongs_to_another_moment(ledger, monkeypatch):
+    before = [annotation.id for annotation in ledger.current()]
+    later = Annotation.of(SOLUTIONS_HERE[1], ALICE, [0, 0])
+    read = ledger_part._annotations
+
+    def and_append(rows, *rest):
+        with Ledger(ledger.path) as other:
+            other.append([later])
+        return read(rows, *rest)
+
+    monkeypatch.setattr(ledger_part, "READ_ROWS", 1)
+    monkeypatch.setattr(ledger_part, "_annotations", and_append)
+    assert LedgerPart(ledger).annotations().select("id").collect()["id"].to_list() == before
+    assert later.id in [annotation.id for annotation in ledger.current()]
+
+
 def test_only_the_solutions_are_read_where_only_they_are_wanted(ledger):
     part = LedgerPart(ledger, annotations=False)
     assert part.annotations().collect().height == 0

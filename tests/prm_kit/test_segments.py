@@ -60,7 +60,14 @@ def test_a_step_without_a_token_to_be_read_at_is_refused(tokenizer):
 
 @pytest.mark.parametrize(
     ("step", "text"),
-    [("Step 3: so", "so"), ("step 12. so", "so"), ("  Step 1 : so", "so"), ("Stepping so", "Stepping so")],
+    [
+        ("Step 3: so", "so"),
+        ("step 12. so", "so"),
+        ("  Step 1 : so", "so"),
+        ("Stepping so", "Stepping so"),
+        ("Step 2.5 so", "Step 2.5 so"),
+        ("Step 2:5 so", "5 so"),
+    ],
 )
 def test_a_number_of_the_steps_own_is_taken_away_where_the_layout_numbers(step, text):
     assert SegmentReading(own_numbers=False).step_text(step, 1) == text

@@ -186,3 +186,11 @@ def test_columns_can_be_read_without_making_records(tmp_path):
     assert snapshot.solutions().select("problem").collect().rows() == [("What is 1 + 1?",), ("What is 2 + 1?",)]
     labels = snapshot.annotations().explode("labels").unnest("labels").select("step", "value").collect()
     assert labels.rows() == [(0, 0), (0, 0)]
+
+
+def test_a_parquet_file_damaged_in_place_is_refused_by_name(tmp_path):
+    write(tmp_path / "s", solution(1))
+    file = tmp_path / "s" / "solutions.parquet"
+    file.write_bytes(file.read_bytes()[:-8] + bytes(8))
+    with pytest.raises(InputError, match=r"solutions\.parquet: its content is not what was written"):
+        Snapshot.open(tmp_path / "s")

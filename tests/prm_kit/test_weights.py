@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -39,7 +41,15 @@ def test_a_tensor_or_row_that_is_not_there_is_refused(folder, tmp_path):
         read_tensor(files, "a", [1, 9])
     with pytest.raises(InputError, match="weights must be safetensors; there are none"):
         tensor_files(tmp_path)
-    for text in ("[1]", "{", ""):
+    for text in ("[1]", "{", "", "[" * 200_000):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(InputError, match=r"config\.json: "):
             read_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("listed", [None, [], ["a"], {"a": 3}])
+def test_an_index_that_names_no_files_is_refused(tmp_path, listed):
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": listed}))
+    with pytest.raises(InputError, match="weight_map does not name the file of each tensor"):
+        tensor_files(tmp_path)

@@ -1,3 +1,5 @@
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,6 +87,8 @@ def test_a_problem_that_stands_twice_in_an_update_is_answered_anew_each_time(pol
 def test_problems_without_room_are_refused_before_the_run(policy):
     with pytest.raises(UsageError, match="Start with 37"):
         sampler(policy, Says(policy, TEXT), max_new_tokens=10**6).check([PROBLEM])
+    with pytest.raises(UsageError, match="newline"):
+        sampler(policy, Says(policy, TEXT), split="newlin").check([PROBLEM])
 
 
 def test_tokens_cut_in_another_way_than_the_tokenizer_would_end_where_they_end():
@@ -100,8 +104,16 @@ def test_tokens_cut_in_another_way_than_the_tokenizer_would_end_where_they_end()
     assert policy.token_ends(canonical) == [end for _, end in backend.encode(text).offsets]
     single = [backend.token_to_id(letter) for letter in "".join(backend.encode(text).tokens)]
     assert len(single) == len(text.encode()) > len(canonical)
-    # one token a byte: "ü" has two, "数" three, and only the last of them completes it
-    assert policy.token_ends(single) == [1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 10, 10, 11]
+    # one token a byte: "ü" has two, "数" three, and each of them belongs to the step that the character belongs to
+    assert policy.token_ends(single) == [1, 2, 3, 4, 5, 6, 7, 7, 8, 9, 10, 11, 11, 11]
+    # long completions are read in parts, with the same result as from the start every time, whatever was sampled
+    sampled = Random(0)
+    for ids in (single * 15, [sampled.randrange(1, len(fast)) for _ in range(300)]):
+        said = [policy.text(Rollout(tuple(ids[:count]), (), "length")) for count in range(len(ids) + 1)]
+        common = [next((k for k, (a, b) in enumerate(zip(one, said[-1], strict=False)) if a != b),
+                       min(len(one), len(said[-1]))) for one in said[1:]]  # fmt: skip
+        slow = [min(k + (len(one) > k), len(said[-1])) for k, one in zip(common, said[1:], strict=True)]
+        assert policy.token_ends(ids) == slow
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.data())

@@ -125,6 +125,12 @@ def test_a_problem_counts_at_the_sizes_that_it_has_candidates_for():
     assert found["curves"]["random"][0]["value"] == pytest.approx((1 / 3 + 1) / 2)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-13, 1e-200])
+def test_votes_weigh_the_same_however_small_the_products_are(scale):
+    group = candidates("p", ("1", True, 3 * scale), ("2", False, scale), ("2", False, scale))
+    assert curves(group, sizes=(3,), resamples=2)["curves"]["vote by s"][0]["value"] == 1.0
+
+
 def test_an_unscored_candidate_is_picked_last_and_has_no_weighed_vote():
     group = [Candidate("p", "1", True, {"s": None}), Candidate("p", "2", False, {"s": -5.0})]
     assert curves(group, voted=(), resamples=2)["curves"]["best by s"][1]["value"] == 0.0

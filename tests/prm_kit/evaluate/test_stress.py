@@ -1,8 +1,9 @@
 import json
+from random import Random
 
 import pytest
 
-from prm_kit.errors import InputError
+from prm_kit.errors import InputError, LimitReachedError
 from prm_kit.evaluate.attacks import ATTACKS, CONTROL, SEPARATORS
 from prm_kit.evaluate.stress import answers_or_refusals, stress
 from prm_kit.files import json_text
@@ -118,6 +119,23 @@ def test_a_refusal_is_pinned_to_the_solutions_it_is_about():
     long = Solution.from_steps("p", ["x" * (SEPARATORS + 1)])
     answers = answers_or_refusals(Careful(), [ITEMS[0].solution, long, ITEMS[1].solution])
     assert [isinstance(answer, StepScores) for answer in answers] == [True, False, True]
+
+
+def test_a_scorer_that_fails_is_not_one_that_refuses():
+    class Gone(Careful):
+        def score(self, solutions):
+            raise LimitReachedError("out of budget")
+
+    with pytest.raises(LimitReachedError):
+        outcomes(Gone())
+
+
+def test_a_number_too_long_to_reckon_with_is_changed_all_the_same():
+    changed = next(attack for attack in ATTACKS if attack.name == "confidently wrong").make
+    solution = Solution.from_steps("p", ["so", "x = " + "7" * 5000])
+    trial = changed(Labelled(solution, Annotation.of(solution, Rater("human", "a"), [1, 1])), 0, Random(0))
+    assert len(trial.changed.steps[1].partition("x = ")[2]) == 5000
+    assert solution.steps[1] not in trial.changed.steps[1]
 
 
 def test_each_limits_both_kinds_and_data_without_settled_labels_are_refused():

@@ -157,3 +157,16 @@ def test_a_layout_whose_mark_text_can_hold_is_not_exported_to_servers_that_look_
         UsageError, match="is no special token: a server that looks for it in the ids would find others"
     ):
         export("vllm", tmp_path / "out", tmp_path / "vllm")
+
+
+def test_the_number_format_of_a_causal_prm_of_ours_stays_too(tmp_path, config_of, qwen):
+    Qwen2ForCausalLM(config_of("qwen2", qwen)).to(torch.bfloat16).save_pretrained(tmp_path / "lm")
+    qwen.save_pretrained(tmp_path / "lm")
+    prm = causal_from_backbone(tmp_path / "lm", verdict_tokens=("Yes", "No"), dtype=torch.bfloat16)
+    prm.save(tmp_path / "source")
+    assert convert_prm(tmp_path / "source", tmp_path / "out").difference == 0.0
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert {name for name, tensor in tensors.items() if tensor.dtype != torch.bfloat16} == {
+        "score.weight",
+        "score.bias",
+    }

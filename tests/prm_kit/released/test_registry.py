@@ -5,12 +5,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForTokenClassification
+from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
 from prm_kit.backbone import load_trunk
 from prm_kit.errors import InputError, UsageError
 from prm_kit.model import Prm
 from prm_kit.released.checkpoint import open_checkpoint
+from prm_kit.released.convert import convert_prm
 from prm_kit.released.registry import FAMILIES, HUB, family_of, load_prm
 
 CPU = torch.device("cpu")
@@ -188,3 +189,58 @@ def test_what_is_neither_a_folder_nor_a_hub_id_is_refused_without_asking_the_hub
     ((repository, options),) = asked
     assert (repository, options["revision"]) == (("owner/name",), "refs/pr/7")
     assert not any(pattern.endswith((".bin", ".py", ".pt")) for pattern in options["allow_patterns"])
+
+
+@pytest.fixture
+def trained_adapter(tmp_path, config_of, qwen):
+    """An adapter with a head of its own, as TRL's trainer saves it, on a plain language model; and the model."""
+    torch.manual_seed(0)
+    model = Qwen2ForTokenClassification(config_of("qwen2", qwen, num_labels=2))
+    base = Qwen2ForCausalLM(config_of("qwen2", qwen))
+    base.model.load_state_dict(model.model.state_dict())
+    base.save_pretrained(tmp_path / "base")
+    qwen.save_pretrained(tmp_path / "base")
+    adapted = get_peft_model(model, LoraConfig(task_type="TOKEN_CLS", r=2))
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_()
+    adapted.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter", adapted.eval()
+
+
+@pytest.mark.filterwarnings("ignore")  # of peft
+def test_an_adapter_with_a_head_is_merged_into_the_base_that_is_named(trained_adapter, tmp_path, solutions):
+    path, adapted = trained_adapter
+    scorer = load_prm(path, family="trl", reference=tmp_path / "base")
+    one = scorer.prm.encoder.encode(solutions[:1])[0]
+    with torch.no_grad():
+        right = adapted(input_ids=torch.tensor([one.ids])).logits[0, one.read_positions].softmax(-1)[:, 1]
+    (scores,) = scorer.score(solutions[:1])
+    assert [p[2] for p in scores.probabilities] == pytest.approx(right.tolist(), abs=1e-5)
+    done = convert_prm(path, tmp_path / "out", family="trl", reference=tmp_path / "base")
+    assert done.difference <= 1e-6
+
+
+@pytest.mark.filterwarnings("ignore")  # of peft
+def test_an_adapter_whose_tensors_do_not_fit_is_refused_and_never_left_out(trained_adapter, tmp_path):
+    path, _ = trained_adapter
+    file = path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    renamed = {name.replace(".model.model.", ".model."): tensor for name, tensor in tensors.items()}
+    fewer = {name: tensor for name, tensor in tensors.items() if ".layers.1." not in name}
+    for changed in (renamed, fewer):
+        save_file(changed, file)
+        with pytest.raises(InputError, match=r"tensors do not fit the base model, such as .*layers\.\d\..*lora_A"):
+            load_prm(path, family="trl", reference=tmp_path / "base")
+
+
+@pytest.mark.parametrize("about", [{}, {"base_model_name_or_path": "."}])
+def test_an_adapter_that_names_no_base_or_itself_is_refused(tmp_path, about):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="an adapter that names no base model; name its folder with `reference`"):
+        load_prm(tmp_path, family="trl")
+
+
+@pytest.mark.parametrize("said", [{"a": 1}, "Qwen2ForTokenClassification", [], None])
+def test_architectures_that_are_no_list_of_names_say_nothing(causal, said):
+    assert opened(rename(causal(), architectures=said)).architecture == ""

@@ -270,3 +270,28 @@ def test_a_head_of_another_size_and_a_missing_tensor_are_refused(tmp_path, twin,
     twin(tmp_path / "more", "qwen2", qwen, {"v_head.summary": head_of(1), "extra": head_of(2)})
     with pytest.raises(InputError, match=r"such as extra\.bias"):
         load_prm(tmp_path / "more")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"score.weight": torch.ones(16)}, r"score is no linear layer: its tensors have the shapes \[16\] and \[2\]"),
+        ({"score.bias": torch.ones(1)}, r"score is no linear layer: .* \[2, 16\] and \[1\]"),
+        ({"score.weight": torch.ones(2, 32)}, "the head reads 32 numbers of 16"),
+    ],
+)
+def test_a_head_that_does_not_fit_is_refused_and_never_stretched(tmp_path, config_of, save_twin, qwen, changes, reason):
+    config = config_of("qwen2", qwen, num_labels=2)
+    tensors = Qwen2ForTokenClassification(config).state_dict() | changes
+    save_twin(tmp_path, config, tensors, qwen, architectures=["Qwen2ForTokenClassification"])
+    with pytest.raises(InputError, match=reason):
+        load_prm(tmp_path)
+
+
+def test_a_head_with_more_outputs_than_its_family_has_is_refused(tmp_path, twin, qwen):
+    twin(tmp_path / "value", "qwen2", qwen, {"v_head.summary": head_of(2)})
+    with pytest.raises(InputError, match="the head has 2 outputs, not 1"):
+        load_prm(tmp_path / "value")
+    twin(tmp_path / "three", "qwen2", qwen, {"score.0": head_of(16), "score.2": head_of(3)}, **REMOTE)
+    with pytest.raises(InputError, match="the head has 3 outputs, not 2"):
+        load_prm(tmp_path / "three")

@@ -102,6 +102,7 @@ def test_sglang_logits_are_turned_into_probabilities(playing):
     [
         ({"data": [{"data": [[0.7, 0.2, 0.1]]}]}, "1 rows of 3 numbers, not 2 of 3"),
         ({"data": [{"data": [[0.7, 0.3], [0.1, 0.9]]}]}, "2 rows of 2 numbers, not 2 of 3"),
+        ({"data": [{"data": [[0.7, 0.2, 0.1], [math.nan] * 3]}]}, "NaN or infinite"),
         ({"data": []}, "another form"),
         ({"data": [{"data": "QUJD"}]}, "another form"),
     ],

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -54,6 +54,9 @@ def test_a_golden_file_that_is_none_is_refused(tmp_path, text):
     if text is not None:
         path.write_text(text)
     with pytest.raises(InputError, match="golden"):
+        read_golden(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"golden\.jsonl: no UTF-8 text"):
         read_golden(path)
 
 
@@ -154,3 +157,24 @@ def test_a_missing_bias_is_refused_where_the_server_would_leave_it_at_random(bac
     prm.save(tmp_path / "prm")
     with pytest.raises(UsageError, match="bias must be stored and zero"):
         export("sglang", tmp_path / "prm", tmp_path / "out")
+
+
+def test_a_head_without_a_bias_is_refused_by_the_tensors_name(tmp_path):
+    checkpoint = saved(extra_0_prm("binary"), tmp_path / "prm")
+    tensors = load_file(checkpoint / "model.safetensors")
+    del tensors["score.bias"]
+    save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    for target in ("vllm", "vllm-qwen-prm", "sglang"):
+        with pytest.raises(InputError, match=r"score\.bias"):
+            export(target, checkpoint, tmp_path / "out")
+
+
+def test_an_export_replaces_checkpoints_alone(checkpoint, tmp_path):
+    export("vllm", checkpoint, tmp_path / "out")
+    export("sglang", checkpoint, tmp_path / "out")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("years of work")
+    for out in (tmp_path / "other", tmp_path / "other" / "thesis.txt"):
+        with pytest.raises(UsageError, match="exists and is no PRM checkpoint"):
+            export("vllm", checkpoint, out)
+    assert (tmp_path / "other" / "thesis.txt").read_text() == "years of work"

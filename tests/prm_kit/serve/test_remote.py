@@ -4,6 +4,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from pipelines.score import score_into
 from prm_kit.endpoint import Key
 from prm_kit.errors import InputError, UsageError
 from prm_kit.model import Prm
@@ -111,6 +112,17 @@ def test_requests_that_are_too_large_go_in_halves(lengths, serving):
             RemoteScorer(url).score([Solution.from_steps("p", ["a" * 50])])
 
 
+def test_a_solution_too_long_for_the_servers_prm_is_refused_alone_as_it_is_here(backbone, serving, tmp_path):
+    prm = Prm.from_backbone(backbone)
+    prm.card = prm.card.model_copy(update={"max_tokens": 16})
+    solutions = [Solution.from_steps("1 + 2 = ?", ["so 3"], "\n"), Solution.from_steps("1 ?", ["so " * 20], "\n")]
+    with serving(create_app(PrmScorer(prm))) as url:
+        there = score_into(tmp_path / "there" / "scores.jsonl", RemoteScorer(url), solutions, "min", lambda _: None)
+    assert there.scores.keys() == {solutions[0].id}
+    (reason,) = there.rejected["first"]
+    assert reason.startswith(f"solution {solutions[1].id}: ")
+
+
 def test_what_the_server_cannot_score_is_named(lengths, serving):
     solutions = [Solution.from_steps("q", ["good"]), Solution.from_steps("p", ["refused"])]
     with serving(create_app(lengths)) as url, pytest.raises(InputError, match=f"{solutions[1].id}: step 0 has too"):
@@ -158,7 +170,24 @@ def test_a_server_that_stays_full_is_given_up_at_the_deadline(answering):
         RemoteScorer(url, deadline=20).score(some(1))
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://prm.example:80", "http://user:pw@127.0.0.1", "127.0.0.1:80"])
+def test_one_part_that_fails_is_not_held_up_by_another_that_is_told_to_wait(answering):
+    bad = b'{"reason": "no", "details": [{"where": "items.0", "reason": "bad step"}]}'
+    url, _ = answering((429, {"retry-after": "0"}, b'{"reason": "full"}'), (422, {}, bad), (429, {}, b"{}"))
+    with pytest.raises(InputError, match="bad step"):
+        RemoteScorer(url, items=1, deadline=60).score(some(1))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://x",
+        "http://prm.example:80",
+        "http://user:pw@127.0.0.1",
+        "127.0.0.1:80",
+        "http://127.0.0.1/a\x00b",
+        "http://127.0.0.1/a b",
+    ],
+)
 def test_addresses_that_must_not_be_asked_are_refused(url):
     with pytest.raises(UsageError):
         RemoteScorer(url)

@@ -72,3 +72,8 @@ def test_a_port_that_is_taken_is_refused_in_one_line():
     with pytest.raises(UsageError, match=r"cannot listen on 127\.0\.0\.1 port"):
         listen("127.0.0.1", taken.getsockname()[1])
     taken.close()
+
+
+def test_a_host_that_is_no_name_is_refused_in_one_line():
+    with pytest.raises(UsageError, match=r"cannot listen on a+ port 0"):
+        listen("a" * 80, 0)
