@@ -103,7 +103,7 @@ def score_into(
     limit, reason.
     """
     from prm_kit.aggregate import solution_score
-    from prm_kit.files import whole_file
+    from prm_kit.files import complete_lines, whole_file
     from prm_kit.transfer_counts import REPORTED_REJECTS
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def score_into(
         return solution.id not in found and solution.id not in rejects
 
     with path.open("a+", encoding="utf-8") as file:
-        found = _complete_lines(file, path)
+        found = dict(complete_lines(file, path, _scores_of, "scores"))
         todo = filter(is_open, solutions)
         while batch := list(islice(todo, BATCH)):
             unique = list({solution.id: solution for solution in batch}.values())
@@ -185,26 +185,9 @@ def _score_what_fits(
     return []
 
 
-def _complete_lines(file: Any, path: Path) -> dict[str, StepScores]:
-    """Read the complete lines; a half-written last one is cut off.
-
-    Raises:
-        InputError: A complete line holds no scores.
-    """
-    from prm_kit.errors import InputError
+def _scores_of(row: dict[str, Any]) -> tuple[str, StepScores]:
+    """A line of scores.jsonl: the solution's id and its scores."""
     from prm_kit.score import StepScores
 
-    file.seek(0)
-    found = {}
-    end = 0
-    while (line := file.readline()).endswith("\n"):
-        try:
-            row = json.loads(line)
-            more = {key: tuple(row[key]) for key in ("unbounded", "uncertainty") if key in row}
-            found[row["solution_id"]] = StepScores(tuple(tuple(p) if p else None for p in row["probabilities"]), **more)
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise InputError(f"{path}: line {len(found) + 1} holds no scores ({reason}); delete the file") from None
-        end = file.tell()
-    file.truncate(end)
-    return found
+    more = {key: tuple(row[key]) for key in ("unbounded", "uncertainty") if key in row}
+    return row["solution_id"], StepScores(tuple(tuple(p) if p else None for p in row["probabilities"]), **more)

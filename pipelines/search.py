@@ -98,7 +98,7 @@ def search_into(
     from prm_kit.files import complete_lines
 
     with path.open("a+", encoding="utf-8") as file:
-        done = sum(1 for _ in complete_lines(file))
+        done = len(list(complete_lines(file, path, lambda line: line["problem"], "problem")))
         todo = problems[done:]
         for start in range(0, len(todo), together):
             progress("search", done + start, len(problems), "")

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from prm_kit.errors import InputError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -58,16 +60,30 @@ def whole_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def complete_lines(file: IO[str]) -> Iterator[Any]:
+def complete_lines(file: IO[str], path: Path, read: Callable[[Any], T], what: str) -> Iterator[T]:
     """Read a JSONL file that is open for appending (mode "a+"); a half-written last line is cut off.
 
     Iterate to the end: only then is the file as it should be, and its position at the end.
+
+    Args:
+        file: The open file.
+        path: Its name, for messages.
+        read: From a line's JSON value to what is yielded.
+        what: What a line holds, for messages.
+
+    Raises:
+        InputError: A complete line cannot be read; names it.
     """
     file.seek(0)
-    end = 0
+    number = end = 0
     while (line := file.readline()).endswith("\n"):
-        end = file.tell()
-        yield json.loads(line)
+        number, end = number + 1, file.tell()
+        try:
+            found = read(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path}: line {number} holds no {what} ({reason}); delete the file") from None
+        yield found
     file.seek(end)
     file.truncate()
 

@@ -382,6 +382,7 @@ class _Run:
         shown = self.directory.path / "rollouts.jsonl"
         if shown.exists():
             with shown.open("a+", encoding="utf-8") as file:
-                kept = [line for line in complete_lines(file) if line["update"] < update]
+                numbered = complete_lines(file, shown, lambda line: (line["update"], line), "rollout")
+                kept = [line for number, line in numbered if number < update]
             with whole_file(shown) as file:
                 file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
