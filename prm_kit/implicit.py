@@ -33,6 +33,7 @@ from prm_kit.errors import InputError, UsageError
 from prm_kit.files import whole_directory, write_json
 from prm_kit.model import Prm, check_files, default_dtype
 from prm_kit.records import Solution
+from prm_kit.segments import SegmentEncoder
 
 _PIECE = 1 << 24  # numbers of a piece of tokens x vocabulary: 64 MB in float32
 
@@ -71,6 +72,9 @@ class ImplicitPrm(Prm):
     Attributes:
         model: The language model that is trained and scored with.
         reference: The one that it is compared with; never trained.
+
+    Args:
+        encoder: Of a published layout; None: what the card says, read at the last token of each step.
     """
 
     can_share_prefixes = False
@@ -82,9 +86,10 @@ class ImplicitPrm(Prm):
         tokenizer: PreTrainedTokenizerBase,
         card: PrmCard,
         reference: PreTrainedModel,
+        encoder: SegmentEncoder | None = None,
     ) -> None:
         super().__init__(model, tokenizer, card)
-        self.encoder = _encoder_of(tokenizer, card)
+        self.encoder = encoder or _encoder_of(tokenizer, card)
         self.reference = reference.requires_grad_(False)
         self.reference.train(mode=False)
         self.beta = card.beta or 0.05

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from prm_kit.card import PrmCard
 from prm_kit.encode import Encoded, Overlong, TooLongError
@@ -71,23 +71,6 @@ class ConversationEncoder(SegmentEncoder):
         return found
 
 
-class PublishedImplicitPrm(ImplicitPrm):
-    """An implicit PRM that is encoded as its authors do."""
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        card: PrmCard,
-        reference: PreTrainedModel,
-        encoder: SegmentEncoder,
-    ) -> None:
-        Prm.__init__(self, model, tokenizer, card)
-        self.encoder = encoder
-        self.reference = reference.requires_grad_(False)
-        self.beta = card.beta or BETA
-
-
 def eurus(checkpoint: Checkpoint) -> Prm:
     """EurusPRM-Stage1 and -Stage2 (arXiv 2412.01981), against Qwen2.5-Math-7B-Instruct unless another is named.
 
@@ -118,4 +101,4 @@ def eurus(checkpoint: Checkpoint) -> Prm:
         max_tokens=getattr(model.config, "max_position_embeddings", None),
         base_model=checkpoint.published or checkpoint.name,
     )
-    return PublishedImplicitPrm(model, checkpoint.tokenizer, card, reference.causal(), encoder)
+    return ImplicitPrm(model, checkpoint.tokenizer, card, reference.causal(), encoder)
