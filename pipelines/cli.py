@@ -67,8 +67,10 @@ def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     """Exit codes: 0 done, 1 failed, 2 wrong use, 3 stopped by a limit and resumable, 130 interrupted."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and ctx.invoked_subcommand != "train":
-        raise UsageError(f"torchrun starts {ctx.invoked_subcommand} several times over: only train runs under it")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and ctx.invoked_subcommand not in ("train", "rl"):
+        raise UsageError(
+            f"torchrun starts {ctx.invoked_subcommand} several times over: only train and rl train are for that"
+        )
 
 
 app.command("import")(importing.command)

@@ -69,6 +69,7 @@ def identity(models: Mapping[str, str], *settings: str | None, scorers: Mapping[
 
     A checkpoint (a reference model too) changes when its files do, a rater when it has labelled again.
     """
+    from pipelines.scorers import fingerprint_of
     from prm_kit.files import value_sha256
 
     files = {
@@ -76,11 +77,11 @@ def identity(models: Mapping[str, str], *settings: str | None, scorers: Mapping[
         for source in [*models.values(), *filter(None, settings)]
         if Path(source).is_dir()
     }
-    said = []
+    said = [str(fingerprint_of(source)) for source in models.values() if "://" in source]
     if scorers:
         from prm_kit.evaluate.raters import RaterScorer
 
-        said = [repr(sorted(one.labels.items())) for one in scorers.values() if isinstance(one, RaterScorer)]
+        said += [repr(sorted(one.labels.items())) for one in scorers.values() if isinstance(one, RaterScorer)]
     return value_sha256([dict(models), files, settings, said])[:8]
 
 

@@ -1,7 +1,12 @@
-"""What a recipe may say. A recipe is one YAML file that fully describes a run: data, split, label, train, evaluate."""
+"""What a recipe may say. A recipe is one YAML file that fully describes a run.
+
+There are two kinds: data, split, label, train, evaluate, and after them reinforcement learning with the PRM if asked;
+and reinforcement learning alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +15,9 @@ from pydantic import Field, model_validator
 
 from prm_kit.errors import UsageError, unknown_name
 from prm_kit.records import RaterKind
-from prm_kit.settings import Settings
+from prm_kit.settings import Settings, apply_override, read_yaml, validated
 from prm_kit.train_settings import TrainSettings
+from rl.stages import Schedule
 
 
 class Source(Settings):
@@ -106,6 +112,7 @@ class Recipe(Settings):
         label: Optional labelling.
         train: The training stage.
         evaluate: The evaluation stage.
+        rl: Reinforcement learning with the trained PRM, unless it names another; null: none.
     """
 
     name: str
@@ -117,6 +124,7 @@ class Recipe(Settings):
     label: LabelStage = LabelStage()
     train: TrainStage
     evaluate: EvaluateStage
+    rl: Schedule | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> Recipe:
@@ -127,6 +135,33 @@ class Recipe(Settings):
             if name not in self.data:
                 raise ValueError(str(unknown_name("data source", name, self.data)))
         return self
+
+
+class RlRecipe(Schedule):
+    """A run that is reinforcement learning alone.
+
+    Attributes:
+        name: What reports call it.
+        description: One sentence for people.
+    """
+
+    name: str
+    description: str = ""
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe | RlRecipe:
+    """A recipe, shipped or in a file, with `key.sub=value` overrides.
+
+    Raises:
+        UsageError: No such recipe, or a wrong key or value, with file, line and the nearest key.
+    """
+    path = recipe_path(name_or_path)
+    values, lines = read_yaml(path)
+    for override in overrides:
+        apply_override(values, override)
+    if values.keys() & {"data", "train", "evaluate"}:
+        return validated(Recipe, values, str(path), lines)
+    return validated(RlRecipe, values, str(path), lines)
 
 
 def recipe_path(name_or_path: str) -> Path:

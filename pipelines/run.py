@@ -15,10 +15,11 @@ from prm_kit.files import write_json
 
 if TYPE_CHECKING:
     from pipelines.progress import Progress
-    from pipelines.recipe import Recipe
+    from pipelines.recipe import Recipe, RlRecipe
     from pipelines.stage import Stages
     from prm_kit.records import Labelled
     from prm_kit.run_directory import RunDirectory
+    from rl.stages import Schedule
 
 
 def command(
@@ -27,42 +28,59 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run directory; default runs/NAME.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Import, split, label, train, evaluate and report; run the same command again to go on where it stopped."""
+    """Import, split, label, train, evaluate, reinforce, report; the same command again goes on where it stopped."""
     from pipelines.evaluate import check_scored
-    from pipelines.recipe import Recipe, recipe_path
-    from prm_kit.settings import load_settings
+    from pipelines.recipe import Recipe, load_recipe
 
-    settings = load_settings(Recipe, recipe_path(recipe), overrides or ())
+    settings = load_recipe(recipe, overrides or ())
     folder = out or Path("runs") / settings.name
     output = Output(as_json)
     with output.progress() as progress:
         summary = run_recipe(settings, folder, output, progress)
     if not as_json:
-        from prm_kit.report.evaluation_tables import print_tables
+        if "evaluation" in summary:
+            from prm_kit.report.evaluation_tables import print_tables
 
-        print_tables(summary["evaluation"], output.console)
-        output.say(f"report: {folder / 'report.html'}")
+            print_tables(summary["evaluation"], output.console)
+            output.say(f"report: {folder / 'report.html'}")
+        if "rl" in summary:
+            from pipelines.rl.stages import table
+
+            output.console.print(table(summary["rl"]["stages"]))
+            output.say(f"policy: {summary['rl']['policy']}")
     output.summary(folder / "summary.json")
-    check_scored(summary["evaluation"], settings.evaluate.max_reject_share)
+    if isinstance(settings, Recipe):
+        check_scored(summary["evaluation"], settings.evaluate.max_reject_share)
 
 
-def run_recipe(recipe: Recipe, folder: Path, output: Output, progress: Progress) -> dict[str, Any]:
+def run_recipe(recipe: Recipe | RlRecipe, folder: Path, output: Output, progress: Progress) -> dict[str, Any]:
     """Run every stage of a recipe whose inputs or settings have changed; write and return the summary."""
+    from pipelines.recipe import Recipe
+    from pipelines.rl.stages import ScheduleRun, check_schedule
     from pipelines.stage import Stages
     from prm_kit.run_directory import RunDirectory
 
+    schedule = recipe.rl if isinstance(recipe, Recipe) else recipe
+    if schedule is not None:
+        check_schedule(schedule, has_prm=isinstance(recipe, Recipe))
     run = RunDirectory(folder)
     run.start(recipe.model_dump(mode="json"))
-    return _Run(recipe, run, Stages(run, output.say), progress).all()
+    stages = Stages(run, output.say)
+    if isinstance(recipe, Recipe):
+        return _Run(recipe, run, stages, output, progress).all()
+    summary = {"recipe": recipe.name, "rl": ScheduleRun(recipe, stages, output, progress).all()}
+    run.finish(summary)
+    return summary
 
 
 class _Run:
     """The stages of one recipe, in order. What one stage hands to the next are folders and the names of stages."""
 
-    def __init__(self, recipe: Recipe, run: RunDirectory, stages: Stages, progress: Progress) -> None:
+    def __init__(self, recipe: Recipe, run: RunDirectory, stages: Stages, output: Output, progress: Progress) -> None:
         self.recipe = recipe
         self.run = run
         self.stages = stages
+        self.output = output
         self.progress = progress
         self.snapshots: dict[str, Path] = {}
         self.stands_on: list[str] = []
@@ -81,7 +99,7 @@ class _Run:
         evaluated = self._evaluate()
         evaluation = json.loads((self.stages.folder("evaluate") / evaluated["evaluation"]).read_text(encoding="utf-8"))
         write_report(self.run.path / "report.html", evaluation)
-        summary = {
+        summary: dict[str, Any] = {
             "recipe": self.recipe.name,
             "checkpoint": str(self.stages.folder("train") / "prm" / "checkpoint"),
             "imports": imports,
@@ -89,8 +107,16 @@ class _Run:
             "evaluation": evaluation,
             "report": "report.html",
         }
+        if self.recipe.rl is not None:
+            summary["rl"] = self._reinforced(self.recipe.rl)
         self.run.finish(summary)
         return summary
+
+    def _reinforced(self, schedule: Schedule) -> dict[str, Any]:
+        from pipelines.rl.stages import ScheduleRun
+
+        prm = self.stages.folder("train") / "prm" / "checkpoint"
+        return ScheduleRun(schedule, self.stages, self.output, self.progress, prm, ("train",)).all()
 
     def _import(self, name: str) -> dict[str, Any]:
         from pipelines.data import import_source, is_snapshot, source_files

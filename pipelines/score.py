@@ -54,7 +54,7 @@ def command(
     """
     from pipelines.data import snapshots_of, solutions
     from pipelines.evaluate_inputs import identity
-    from pipelines.scorers import aggregation_of, scorer_of
+    from pipelines.scorers import aggregation_of, fingerprint_of, scorer_of
     from prm_kit.aggregate import AGGREGATIONS
     from prm_kit.errors import UsageError, unknown_name
     from prm_kit.run_directory import RunDirectory
@@ -68,6 +68,8 @@ def command(
     recipe |= {"precision": precision} if precision != "auto" else {}
     if Path(checkpoint).is_dir():
         recipe["files"] = identity({"prm": checkpoint}, reference)
+    elif served := fingerprint_of(checkpoint):
+        recipe["served"] = served
     asked = out / "recipe.yaml"
     if (out / "scores.jsonl").exists() and asked.exists():
         import yaml

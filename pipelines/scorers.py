@@ -76,6 +76,26 @@ def scorer_of(
     )
 
 
+def fingerprint_of(source: str | Path | None) -> str | None:
+    """Tells a PRM from another one under the same name: a hash of a folder's files, or what a server says of itself.
+
+    None of a hub id, and of a server that does not know.
+
+    Raises:
+        RemoteError: The server does not answer.
+    """
+    from prm_kit.files import folder_sha256
+
+    if source is not None and Path(source).is_dir():
+        return folder_sha256(Path(source))
+    if str(source).startswith(("http://", "https://")):
+        from prm_kit.endpoint import read_key
+        from prm_kit.serve.remote import RemoteScorer
+
+        return RemoteScorer(str(source), read_key(TOKEN_VARIABLE, None)).ask()
+    return None
+
+
 def aggregation_of(scorer: StepScorer) -> str:
     """How a scorer's steps make a solution's score unless asked otherwise: as its card says, else "min"."""
     card = getattr(getattr(scorer, "prm", None), "card", None)

@@ -42,7 +42,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Write OUT/found.jsonl, a problem a line with its solutions, best first; run the same command again to resume."""
-    from prm_kit.files import folder_sha256
+    from pipelines.scorers import fingerprint_of
     from prm_kit.run_directory import RunDirectory
     from prm_kit.search_settings import SearchSettings
     from prm_kit.settings import validated
@@ -61,7 +61,7 @@ def command(
     }
     settings = validated(SearchSettings, asked, "command line")
     about = {"task": task, "split": split, "problems": problems, "policy": str(policy), "prm": prm, **asked}
-    about["sha256"] = {name: folder_sha256(Path(name)) for name in (str(policy), prm) if Path(name).is_dir()}
+    about["sha256"] = {name: found for name in (str(policy), prm) if (found := fingerprint_of(name))}
     output, run = Output(as_json), RunDirectory(out)
     with output.progress() as progress, run.timed("search"):
         from pipelines.scorers import scorer_of

@@ -39,10 +39,11 @@ def command(
 
     On SIGINT or SIGTERM what was accepted is answered first. There is no TLS: beyond this machine put a proxy in front.
     """
-    from pipelines.scorers import aggregation_of, scorer_of
+    from pipelines.scorers import aggregation_of, fingerprint_of, scorer_of
     from prm_kit.aggregate import AGGREGATIONS
     from prm_kit.endpoint import read_key
     from prm_kit.errors import unknown_name
+    from prm_kit.files import value_sha256
     from prm_kit.serve.settings import ServeSettings
     from prm_kit.settings import load_settings
 
@@ -64,6 +65,7 @@ def command(
         aggregation=aggregation or aggregation_of(scorer),  # type: ignore[arg-type]
         token=token,
         count_tokens=token_counter(scorer),
+        fingerprint=value_sha256([fingerprint_of(checkpoint) or checkpoint, family, fingerprint_of(reference)])[:16],
     )
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening.getsockname()[1]}"

@@ -25,3 +25,19 @@ def opened(name: str) -> Iterator[Task]:
     finally:
         if hasattr(task, "close"):
             task.close()
+
+
+def held_out_in(task: str, source: str | None) -> str:
+    """The task's name with another source for its held-out problems, where one is given.
+
+    Raises:
+        UsageError: The task reads no source.
+    """
+    from prm_kit.errors import UsageError
+    from prm_kit.tasks.problem_file import with_held_out
+
+    if source is None:
+        return task
+    if not task.startswith("file:"):
+        raise UsageError(f"--held-out-file goes with a task file:SOURCE, not with {task}")
+    return with_held_out(task, source)

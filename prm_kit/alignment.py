@@ -64,9 +64,12 @@ def align(
             found += held.take(pa.array(which)).to_batches()
             where = np.append(where, late_place[late_low:late_high])
             number = np.append(number, late_at[which])
-        lonely = np.setdiff1d(alone[slice(*np.searchsorted(alone, (start, end)))], where)
+        asked = alone[slice(*np.searchsorted(alone, (start, end)))] - start
+        has_none = np.ones(len(batch), dtype=bool)
+        has_none[where - start] = False
+        lonely = asked[has_none[asked]]
         if len(where) + len(lonely):
-            yield _side_by_side(batch, found, where - start, number, lonely - start, schema)
+            yield _side_by_side(batch, found, where - start, number, lonely, schema)
         start = end
 
 

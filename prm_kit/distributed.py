@@ -58,6 +58,15 @@ class World:
         """Sums over the processes, number by number: in float64, in the order of the ranks, the same everywhere."""
         return [float(sum(column)) for column in zip(*self.gather([float(value) for value in values]), strict=True)]
 
+    def add(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Put into tensors, which have the same shapes in every process, the sums of all of them."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view_as(tensor))
+
     def agree(self, value: T) -> T:
         """What the first process says."""
         if self.size == 1:

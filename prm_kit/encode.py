@@ -213,7 +213,7 @@ def default_reading(tokenizer: PreTrainedTokenizerBase, chat: bool | None = None
     if chat and not has_template:
         raise UsageError("the tokenizer has no chat template")
     if has_template if chat is None else chat:
-        template = _chat_template(tokenizer)
+        template = chat_template(tokenizer)
     else:
         template = PromptTemplate(before=tokenizer.bos_token or "", after="\n")
     mark = _reserved_token(tokenizer, template)
@@ -226,9 +226,20 @@ def default_reading(tokenizer: PreTrainedTokenizerBase, chat: bool | None = None
     return StepReading(mark=mark, template=template)
 
 
-def _chat_template(tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
+def chat_template(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> PromptTemplate:
+    """What a tokenizer's chat template puts around a user's message, with the beginning of the answer after it.
+
+    Args:
+        tokenizer: With a chat template.
+        system_prompt: Text of a system message before it; None: what the template does without one.
+
+    Raises:
+        UsageError: The template cannot be rendered, or does not show the user's message, or the system prompt, once.
+    """
     placeholder = "\ue0f1\ue0f2\ue0f3"  # private use: no template holds or trims it
     messages = [{"role": "user", "content": placeholder}]
+    if system_prompt is not None:
+        messages.insert(0, {"role": "system", "content": system_prompt})
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is foreign code: whatever it raises is its own
@@ -236,6 +247,8 @@ def _chat_template(tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
     parts = str(text).split(placeholder)
     if len(parts) != 2:
         raise UsageError(f"the chat template shows the user's message {len(parts) - 1} times, not once")
+    if system_prompt is not None and system_prompt.strip() not in parts[0]:
+        raise UsageError("the chat template does not show a system prompt")
     return PromptTemplate(before=parts[0], after=parts[1])
 
 

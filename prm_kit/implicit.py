@@ -72,6 +72,7 @@ class ImplicitPrm(Prm):
     Attributes:
         model: The language model that is trained and scored with.
         reference: The one that it is compared with; never trained.
+        asked, asked_reference: The same two, as what gives log-probabilities of tokens.
 
     Args:
         encoder: Of a published layout; None: what the card says, read at the last token of each step.
@@ -92,7 +93,13 @@ class ImplicitPrm(Prm):
         self.encoder = encoder or _encoder_of(tokenizer, card)
         self.reference = reference.requires_grad_(False)
         self.reference.train(mode=False)
+        self.asked, self.asked_reference = TokenLogProbabilities(model), TokenLogProbabilities(reference)
         self.beta = card.beta or 0.05
+
+    @property
+    def computed_parts(self) -> tuple[nn.Module, nn.Module]:
+        """The language model and its reference."""
+        return self.asked, self.asked_reference
 
     @property
     def head(self) -> nn.Linear:
@@ -126,9 +133,9 @@ class ImplicitPrm(Prm):
         column_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
         read_BT = (column_T >= start_B.clamp(min=1)[:, None]) & (column_T <= token_B[:, None])
         ratio_BT = torch.zeros(read_BT.shape, device=read_BT.device, dtype=torch.float32)
-        mine_N = _token_log_probabilities(self.model, input_ids_BT, attention_mask_BT, read_BT)
+        mine_N = self.asked(input_ids_BT, attention_mask_BT, read_BT)
         with torch.no_grad():
-            theirs_N = _token_log_probabilities(self.reference, input_ids_BT, attention_mask_BT, read_BT)
+            theirs_N = self.asked_reference(input_ids_BT, attention_mask_BT, read_BT)
         ratio_BT = ratio_BT.masked_scatter(read_BT, self.beta * (mine_N - theirs_N))
         return ratio_BT.cumsum(dim=1)[row_N, position_N][:, None]
 
@@ -219,6 +226,25 @@ def load_implicit(
     return prm
 
 
+class TokenLogProbabilities(nn.Module):
+    """A causal language model that says how likely some tokens were: one call, so that it can be spread over processes.
+
+    Args:
+        model: The language model; its parameters keep their names.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids_BT: Tensor, mask_BT: Tensor | None, read_BT: Tensor) -> Tensor:
+        """Log-probabilities of the tokens that `read_BT` chooses, row by row, float32 [N]; none in column 0."""
+        trunk, layer = self.model.base_model, output_layer(self.model)
+        hidden_BTD = trunk(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
+        before_BT = torch.roll(read_BT, -1, dims=1)  # a token is foretold by the one before it
+        return log_probabilities_at(layer, hidden_BTD[before_BT], ids_BT[read_BT], layer.out_features)
+
+
 def log_probabilities_at(layer: nn.Module, hidden_ND: Tensor, token_N: Tensor, vocabulary: int) -> Tensor:
     """Log-probability of one token after each hidden state, float32 [N], a piece of the tokens at a time.
 
@@ -240,14 +266,6 @@ def log_probabilities_at(layer: nn.Module, hidden_ND: Tensor, token_N: Tensor, v
 def _piece(layer: nn.Module, hidden_ND: Tensor, token_N: Tensor) -> Tensor:
     logits_NV: Tensor = layer(hidden_ND).float()
     return logits_NV.gather(-1, token_N[:, None])[:, 0] - logits_NV.logsumexp(dim=-1)
-
-
-def _token_log_probabilities(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor | None, read_BT: Tensor) -> Tensor:
-    """Log-probabilities of the tokens that `read_BT` chooses, row by row."""
-    trunk, layer = model.base_model, output_layer(model)
-    hidden_BTD = trunk(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
-    before_BT = torch.roll(read_BT, -1, dims=1)  # a token is foretold by the one before it
-    return log_probabilities_at(layer, hidden_BTD[before_BT], ids_BT[read_BT], layer.out_features)
 
 
 def _encoder_of(tokenizer: PreTrainedTokenizerBase, card: PrmCard) -> MarklessEncoder:

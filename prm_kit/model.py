@@ -67,6 +67,11 @@ class Prm:
         return head
 
     @property
+    def computed_parts(self) -> tuple[nn.Module, nn.Module]:
+        """The parts that are called one after the other; each holds its weights for one call."""
+        return self.trunk, self.head
+
+    @property
     def readout(self) -> Readout:
         """How class probabilities follow from the outputs."""
         return READOUTS[self.card.readout]

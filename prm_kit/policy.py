@@ -20,7 +20,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from prm_kit.backbone import load_tokenizer
-from prm_kit.encode import PromptTemplate, default_reading
+from prm_kit.chat import end_of_turn
+from prm_kit.encode import PromptTemplate, chat_template, default_reading
 from prm_kit.engines.engine import Rollout
 from prm_kit.errors import InputError, UsageError
 from prm_kit.files import write_json
@@ -59,11 +60,26 @@ class Policy:
         return cls(model, tokenizer, template)
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Policy:
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        system_prompt: str | None = None,
+    ) -> Policy:
         """Load a folder that `save` wrote, or any Hugging Face causal model (folder or hub id).
+
+        Args:
+            path: Folder or hub id.
+            device: Where the model goes.
+            dtype: Of its weights.
+            system_prompt: Asked with through the tokenizer's chat template; None: the template of policy.json, else
+                the chat template as it is, else plain text.
 
         Raises:
             InputError: The model, the tokenizer or policy.json cannot be read.
+            UsageError: A system prompt, and no chat template that shows one.
         """
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False)
@@ -71,6 +87,10 @@ class Policy:
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: no causal language model can be loaded from it: {error}") from None
         model.to(device)
+        if system_prompt is not None:
+            if not getattr(tokenizer, "chat_template", None):
+                raise UsageError(f"{path}: a system prompt needs a chat template, and its tokenizer has none")
+            return cls.of(model, tokenizer, chat_template(tokenizer, system_prompt))
         file = Path(path) / TEMPLATE_FILE
         if not file.exists():
             return cls.of(model, tokenizer)
@@ -89,10 +109,10 @@ class Policy:
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end a completion: the tokenizer's, and those of the model's generation settings."""
+        """Tokens that end a completion: the tokenizer's, the chat template's, and those of the generation settings."""
         settings = getattr(self.model, "generation_config", None)
         further = getattr(settings, "eos_token_id", None) or []
-        ids = {self.tokenizer.eos_token_id, *([further] if isinstance(further, int) else further)}
+        ids = {self.tokenizer.eos_token_id, self._end, *([further] if isinstance(further, int) else further)}
         return tuple(sorted(ids))
 
     def prompt_ids(self, problems: Sequence[str]) -> list[list[int]]:
@@ -105,8 +125,8 @@ class Policy:
         return [[*before, *ids, *after] for ids in _encode(plain, problems)]
 
     def completion_ids(self, completions: Sequence[str]) -> list[list[int]]:
-        """Token ids of each completion as plain text, with the end-of-sequence token."""
-        return [[*ids, self.tokenizer.eos_token_id] for ids in _encode(self._plain, completions)]
+        """Token ids of each completion as plain text, with the token that ends a turn, or else the sequence."""
+        return [[*ids, self._end] for ids in _encode(self._plain, completions)]
 
     def prefix_ids(self, solutions: Sequence[Solution]) -> list[list[list[int]]]:
         """Token ids of each solution's completion up to the start, and up to the end of each step: S + 1 lists.
@@ -136,9 +156,10 @@ class Policy:
         return prefixes
 
     def text(self, rollout: Rollout) -> str:
-        """The completion that a rollout says, without the token that stopped it."""
+        """The completion that a rollout says, without the token that stopped it; a NUL is a replacement character."""
         ids = rollout.ids[:-1] if rollout.finish == "stop" else rollout.ids
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return text.replace("\0", "\ufffd")  # no record can hold one, and an untrained policy writes any byte
 
     def token_ends(self, ids: Sequence[int]) -> list[int]:
         """Characters of the completion that have begun once each token is written, without a stop token: increasing.
@@ -169,6 +190,15 @@ class Policy:
 
     def _said(self, ids: Sequence[int]) -> str:
         return self.text(Rollout(tuple(ids), (), "length"))
+
+    @cached_property
+    def _end(self) -> int:
+        """What a completion of this policy ends with: in a chat, what ends a turn."""
+        end = end_of_turn(self.tokenizer)
+        asked = self.template.before + self.template.after
+        if end is not None and self.tokenizer.added_tokens_decoder[end].content in asked:
+            return end
+        return int(self.tokenizer.eos_token_id)
 
     @cached_property
     def _plain(self) -> Tokenizer:

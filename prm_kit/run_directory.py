@@ -71,14 +71,12 @@ class RunDirectory:
         try:
             yield
         finally:
-            self._append(
-                "timings.jsonl",
-                {
-                    "stage": stage,
-                    "wall_seconds": round(time.perf_counter() - wall, 3),
-                    "cpu_seconds": round(time.process_time() - cpu, 3),
-                },
-            )
+            self.time(stage, time.perf_counter() - wall, time.process_time() - cpu)
+
+    def time(self, stage: str, wall: float, cpu: float, **more: Any) -> None:
+        """Append the wall and CPU seconds of a stage to timings.jsonl."""
+        seconds = {"wall_seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
+        self._append("timings.jsonl", {"stage": stage, **more, **seconds})
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json, the sign that the run is complete."""

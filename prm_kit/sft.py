@@ -67,7 +67,7 @@ def fine_tune(
     """
     if not demonstrations:
         raise UsageError("no demonstrations to imitate")
-    policy = Policy.load(settings.policy, chosen_device(settings.device))
+    policy = Policy.load(settings.policy, chosen_device(settings.device), system_prompt=settings.system_prompt)
     train_set = encode_demonstrations(policy, demonstrations, settings.max_tokens)
     dev_set = encode_demonstrations(policy, dev, settings.max_tokens)
     run = RunDirectory(out)

@@ -17,6 +17,7 @@ class SftSettings(Settings):
 
     Attributes:
         policy: Folder or hub id of a causal language model.
+        system_prompt: What the policy's chat template tells it before a problem; null: as it was trained, or plain text.
         epochs: Passes over the demonstrations.
         batch_tokens: Real tokens per update, on average.
         micro_batch_tokens: Padded tokens that go through the model at once. Changes memory and speed, not the result.
@@ -36,6 +37,7 @@ class SftSettings(Settings):
     """
 
     policy: str
+    system_prompt: str | None = None
     epochs: Positive = 1
     batch_tokens: Positive = 16384
     micro_batch_tokens: Positive = 8192

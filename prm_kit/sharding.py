@@ -24,8 +24,8 @@ class Shards:
     """The sharded parts of a model, and when they talk.
 
     Args:
-        trunk: The decoder; changed in place.
-        head: What stands on it; changed in place.
+        trunk: The decoder, or a whole model that is computed in one call; changed in place.
+        head: What stands on the decoder, or another whole model; changed in place. None: the whole model was given.
         world: The processes. One alone: nothing is changed and nothing is ever said.
         device: Where the weights go.
         bfloat16: Layers' weights travel as bfloat16, which is what autocast computes with; gradients are summed in
@@ -35,7 +35,14 @@ class Shards:
     """
 
     def __init__(
-        self, trunk: nn.Module, head: nn.Module, world: World, device: torch.device, *, bfloat16: bool, thrifty: bool
+        self,
+        trunk: nn.Module,
+        head: nn.Module | None,
+        world: World,
+        device: torch.device,
+        *,
+        bfloat16: bool,
+        thrifty: bool,
     ) -> None:
         self.world, self.thrifty = world, thrifty
         self._roots: list[FSDPModule] = []
@@ -47,9 +54,9 @@ class Shards:
             policy["mp_policy"] = MixedPrecisionPolicy(
                 param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
             )
-        for layer in _layers(trunk):
-            fully_shard(layer, mesh=mesh, reshard_after_forward=thrifty, **policy)
-        for root in (trunk, head):
+        for root in (trunk,) if head is None else (trunk, head):
+            for layer in _layers(root):
+                fully_shard(layer, mesh=mesh, reshard_after_forward=thrifty, **policy)
             sharded = fully_shard(root, mesh=mesh, reshard_after_forward=thrifty)
             assert isinstance(sharded, FSDPModule)
             self._roots.append(sharded)
@@ -60,12 +67,34 @@ class Shards:
             root.set_requires_gradient_sync(last or self.thrifty)
             root.set_reshard_after_backward(last or self.thrifty)
 
+    @property
+    def works_alone(self) -> bool:
+        """Whether a process that has fetched all weights needs none of the others until gradients are summed.
+
+        So it does, and can start over, unless weights are given up after every layer (or torch is older than 2.13).
+        """
+        return not self.thrifty and all(hasattr(root, "reset_iter_state") for root in self._roots)
+
+    def hold(self) -> None:
+        """Fetch the others' weights, all at once; all processes together."""
+        for module in self._modules():
+            module.unshard()
+
+    def start_over(self) -> None:
+        """Forget passes that failed half-way. Gradients of those that did not are still there, to be summed."""
+        for root in self._roots:
+            root.reset_iter_state()
+
     def release(self) -> None:
         """Give up what is held of the others' weights, after passes that had no backward."""
+        for module in self._modules():
+            module.reshard()
+
+    def _modules(self) -> Iterator[FSDPModule]:
         for root in self._roots:
             for module in root.modules():  # type: ignore[attr-defined]
                 if isinstance(module, FSDPModule):
-                    module.reshard()
+                    yield module
 
     @property
     def gradient_share(self) -> float:
@@ -93,3 +122,5 @@ def _layers(trunk: nn.Module) -> Iterator[nn.Module]:
     for child in trunk.children():
         if isinstance(child, nn.ModuleList):
             yield from child
+        else:
+            yield from _layers(child)

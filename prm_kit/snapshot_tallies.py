@@ -38,7 +38,7 @@ class ParquetRows:
         self._writer = pq.ParquetWriter(
             path,
             schema,
-            compression={leaf: "none" if leaf in _RANDOM else "lz4" for leaf in _leaves(schema)},
+            compression={leaf: "none" if leaf in _RANDOM else "lz4" for leaf in leaves(schema)},
             use_dictionary=[name for name in _DICTIONARY if name in names],
             write_statistics=[name for name in _STATISTICS if name in names],
             write_batch_size=WRITE_BATCH,
@@ -68,14 +68,14 @@ class ParquetRows:
             self._writer.write_table(pa.Table.from_batches(held, self._schema), row_group_size=1 << 30)
 
 
-def _leaves(fields: Iterable[pa.Field], above: str = "") -> Iterator[str]:
+def leaves(fields: Iterable[pa.Field], above: str = "") -> Iterator[str]:
     """Names of the columns of a Parquet file, nested ones by their path."""
     for entry in fields:
         path, kind = above + entry.name, entry.type
         while pa.types.is_list(kind):
             path, kind = f"{path}.list.element", kind.value_type
         if pa.types.is_struct(kind):
-            yield from _leaves(kind, f"{path}.")
+            yield from leaves(kind, f"{path}.")
         else:
             yield path
 

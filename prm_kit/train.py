@@ -87,8 +87,6 @@ def train(
         need_package("tensorboard", "tensorboard: true", "tensorboard")
     with world_of_torchrun() as world, memory_named():
         device = chosen_device(settings.device, world)
-        if world.size > 1 and settings.objective == "implicit":
-            raise UsageError("objective implicit trains in one process: its output layer cannot be spread over several")
         if settings.lora is not None and settings.lora.four_bit:
             check_four_bit(world, device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -169,14 +167,15 @@ class _Run:
         four_bit = settings.lora is not None and settings.lora.four_bit
         if four_bit:
             to_four_bit(prm.model, prm.trunk)
-            prm.model.to(device)  # type: ignore[arg-type]
+            for part in prm.computed_parts:
+                part.to(device)
         self.rebuilds = four_bit or world.size > 1
         self.liger = use_liger(settings.liger, prm.model, device)
         self.adapters = _choose_trained(prm, settings)
         if settings.gradient_checkpointing:
             compute_activations_twice(prm.model)
         bfloat16 = uses_bfloat16(settings.precision, device)
-        shards = Shards(prm.trunk, prm.head, world, device, bfloat16=bfloat16, thrifty=settings.reshard)
+        shards = Shards(*prm.computed_parts, world, device, bfloat16=bfloat16, thrifty=settings.reshard)
         share = bool(settings.share_prefixes)
         members = len(prm.head.weight) // 3 if settings.objective == "ensemble" else 0
         self.forward = Forward(prm, settings.precision, settings.micro_batch_tokens, share, members, settings.seed)

@@ -43,12 +43,25 @@ class Gradient(NamedTuple):
         return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
+class _Short(NamedTuple):
+    """A process without memory for what it tried."""
+
+    rank: int
+    sequences: int
+    tokens: int
+    name: str
+
+
 @dataclass
 class Work:
     """How the work of one update, or of an evaluation, is divided: among the processes, then into micro-batches.
 
-    A loss that is divided by a total of the whole update adds up to the same, whoever computes which part of it. Where
-    a process has fewer micro-batches than another, or none, it takes part in the exchange with a pass of no weight.
+    A loss that is divided by a total of the whole update adds up to the same, whoever computes which part of it.
+
+    Several processes fetch all weights first, then each goes through its micro-batches without the others, and when all
+    have got through their gradients are summed: one that runs out of memory leaves nobody waiting, and all start over
+    with less. Where weights are given up after every layer (`reshard`) they go layer by layer together instead; one
+    that has fewer micro-batches takes part with passes of no weight, and memory that runs out ends the run.
 
     Attributes:
         forward: How examples go through the model.
@@ -79,24 +92,37 @@ class Work:
             check: Called before every micro-batch; may raise.
 
         Raises:
-            PrmKitError: One sequence alone does not fit into memory, or several processes are short of it.
+            PrmKitError: One sequence alone does not fit into memory, or nothing smaller can be tried.
         """
+
+        def go_through(batch: Sequence[Example], last: bool) -> Tensor:
+            self.shards.expect(last)
+            with self.forward.attention():
+                self._trying = batch
+                loss = loss_of(batch) if batch else self._nothing()
+                (loss * self.shards.gradient_share).backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
 
         def compute() -> tuple[list[float], list[list[Example]], int]:
             optimizer.zero_grad(set_to_none=True)
             mine, turns, tokens = self._share(units)
+            if self._each_alone:
+                self.shards.hold()
+                turns = len(mine)
             losses = []
             for turn in range(turns):
                 check()
-                self.shards.expect(last=turn == turns - 1)
-                with self.forward.attention():
-                    self._trying = mine[turn] if turn < len(mine) else []
-                    loss = loss_of(self._trying) if self._trying else self._nothing()
-                    (loss * self.shards.gradient_share).backward()  # type: ignore[no-untyped-call]
-                losses.append(loss.detach())
-            return torch.stack(losses).tolist(), mine, tokens
+                last = turn == turns - 1 and not self._each_alone
+                losses.append(go_through(mine[turn] if turn < len(mine) else [], last))
+            return torch.stack(losses).tolist() if losses else [], mine, tokens
 
-        losses, mine, tokens = self._fitting(compute)
+        def sum_gradients() -> None:
+            if self._each_alone:
+                go_through([], last=True)
+
+        # Gradients of an attempt that failed are summed too, and thrown away with the next attempt's `zero_grad`.
+        losses, mine, tokens = self._fitting(compute, after=sum_gradients)
+        sum_gradients()
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         norm = float(whole(torch.nn.utils.clip_grad_norm_(trained, max_norm or math.inf, foreach=True)))
         finite = math.isfinite(norm) and math.isfinite(sum(losses))
@@ -116,8 +142,11 @@ class Work:
 
         def compute() -> None:
             nonlocal left
+            if self._each_alone:
+                self.shards.hold()
             left = self.forward.batches([example for batch in left for example in batch])
-            for _ in range(len(left) if self.world.size == 1 else turns):
+            in_step = self.world.size > 1 and not self._each_alone
+            for _ in range(turns if in_step else len(left)):
                 check()
                 if left:
                     self._trying = left[0]
@@ -130,6 +159,11 @@ class Work:
             self._fitting(compute)
         self.shards.release()
 
+    @property
+    def _each_alone(self) -> bool:
+        """Several processes, of which none waits for another while it computes."""
+        return self.world.size > 1 and self.shards.works_alone
+
     def _share(self, units: Sequence[Sequence[Example]]) -> tuple[list[list[Example]], int, int]:
         """This process's micro-batches, the most that any has, and the tokens that all of them compute."""
         hands = deal([sum(len(example.ids) for example in unit) for unit in units], self.world.size)
@@ -138,52 +172,83 @@ class Work:
         return batches[self.world.rank], max(map(len, batches)), tokens
 
     def _nothing(self) -> Tensor:
-        zero = np.zeros(1, dtype=np.int32)
-        logits_NK, _ = self.forward.logits([Example("", zero, zero, np.zeros((1, 3), dtype=np.float32))])
+        """A pass of two tokens and no weight: what a process does where others still have work."""
+        ids, one = np.zeros(2, dtype=np.int32), np.ones(1, dtype=np.int32)
+        logits_NK, _ = self.forward.logits([Example("", ids, one, np.zeros((1, 3), dtype=np.float32), 1)])
         return logits_NK.sum() * 0.0
 
-    def _fitting(self, compute: Callable[[], T]) -> T:
-        """Compute; once more with smaller micro-batches, as often as memory runs out."""
-        while True:
-            try:
-                return compute()
-            except torch.OutOfMemoryError:
-                pass  # what the error holds on to is free only behind this block
-            self._ask_for_less()
+    def _fitting(self, compute: Callable[[], T], after: Callable[[], None] | None = None) -> T:
+        """Compute; once more with smaller micro-batches, all processes together, as often as one's memory runs out.
 
-    def _ask_for_less(self) -> None:
+        Args:
+            compute: The work.
+            after: What is done after an attempt that failed.
+        """
+        while True:
+            short = None
+            try:
+                found = compute()
+            except torch.OutOfMemoryError:
+                tokens = self.forward.computed_tokens(self._trying) if self._trying else 0
+                names = [example.solution_id for example in self._trying]
+                short = _Short(self.world.rank, len(names), tokens, names[0] if names else "nothing")
+            # what the error held on to is free only behind that block
+            if self.world.size > 1 and not self._each_alone:
+                if short is None:
+                    return found
+                raise PrmKitError(self._cannot_try_less(short))
+            told = [one for one in self.world.gather(short) if one is not None]
+            if not told:
+                return found
+            self._ask_for_less(told)
+            self.shards.start_over()
+            if after is not None:
+                after()
+
+    def _cannot_try_less(self, short: _Short) -> str:
+        return (
+            f"process {short.rank} has no memory for a micro-batch of {short.tokens} tokens, and the others wait for "
+            f"it in the middle of theirs: lower micro_batch_tokens (now {self.forward.token_budget}), or set "
+            "gradient_checkpointing: true, or reshard: false; the run goes on from its last state"
+        )
+
+    def _ask_for_less(self, told: Sequence[_Short]) -> None:
         """Halve what goes through at once.
+
+        Args:
+            told: Of every process that is short of memory.
 
         Raises:
             PrmKitError: That is no way out.
         """
-        batch, tokens = self._trying, self.forward.computed_tokens(self._trying) if self._trying else 0
-        if self.world.size > 1:
+        worst = min(told, key=lambda one: (one.sequences > 1, one.tokens))
+        if worst.sequences <= 1:
+            name = f"solution {worst.name} alone" if worst.sequences else worst.name
             raise PrmKitError(
-                f"process {self.world.rank} has no memory for a micro-batch of {tokens} tokens, and the others cannot "
-                f"wait for it to try less: lower micro_batch_tokens (now {self.forward.token_budget}), or set "
-                "gradient_checkpointing: true or reshard: true; the run goes on from its last state"
-            )
-        if len(batch) <= 1:
-            name = f"solution {batch[0].solution_id} alone" if batch else "nothing"
-            raise PrmKitError(
-                f"no memory for {name} ({tokens} tokens): lower max_tokens (with too_long: window), or set "
+                f"no memory for {name} ({worst.tokens} tokens): lower max_tokens (with too_long: window), or set "
                 "gradient_checkpointing: true, train_layers or lora"
             )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.forward = replace(self.forward, token_budget=tokens // 2)
-        warnings.warn(
-            f"no memory for {len(batch)} sequences of {tokens} tokens at once: from here on micro_batch_tokens is "
-            f"{tokens // 2}, which changes speed, not the result",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        self.forward = replace(self.forward, token_budget=worst.tokens // 2)
+        if self.world.is_first:
+            warnings.warn(
+                f"no memory for {worst.sequences} sequences of {worst.tokens} tokens at once: from here on "
+                f"micro_batch_tokens is {worst.tokens // 2}, which changes speed, not the result",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 @contextmanager
-def memory_named() -> Iterator[None]:
-    """Say what to do where memory runs out outside of micro-batches: for weights, gradients or the optimiser's state.
+def memory_named(
+    mend: str = "no memory for the weights, their gradients and the optimiser's state: set lora or train_layers, or "
+    "train with more processes",
+) -> Iterator[None]:
+    """Say what to do where memory runs out: as it stands, outside of micro-batches.
+
+    Args:
+        mend: What for, and what to do.
 
     Raises:
         PrmKitError: It did.
@@ -191,10 +256,7 @@ def memory_named() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise PrmKitError(
-            "no memory for the weights, their gradients and the optimiser's state: set lora or train_layers, or train "
-            f"with more processes. torch says: {str(error).splitlines()[0]}"
-        ) from None
+        raise PrmKitError(f"{mend}. torch says: {str(error).splitlines()[0]}") from None
 
 
 def _solutions(batches: Sequence[Sequence[Example]]) -> list[str]:

@@ -5,6 +5,7 @@ OUT/state/update-0000120-line-0000132/
   weights/        the trained weights, a safetensors file for every process that trained them
   best/           those that were best on the development set (hard links where they are the same)
   optimizer/      AdamW's state, as the weights; from the first update on
+  kept/           weights that do not learn and yet change, where a loop has such; as the weights
   random-0.pt     the random generators of process 0; read with weights_only, so that it can hold no code
 
 A state appears under its name whole or not at all, and the older one goes only after that. The order of the data and
@@ -82,6 +83,7 @@ class TrainingState:
         optimizer: AdamW.
         world: The processes of the run; all of them save and load together.
         standing: Where the run stands.
+        kept: A model that does not learn and yet changes: all its weights are saved too.
     """
 
     folder: Path
@@ -89,6 +91,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     world: World = field(default_factory=World)
     standing: Standing = field(default_factory=Standing)
+    kept: nn.Module | None = None
 
     def save(self, new_best: bool = False, random: dict[str, Any] | None = None) -> None:
         """Save the run as it stands; a state that is there already is kept.
@@ -105,6 +108,8 @@ class TrainingState:
             _write(trained_weights(self.model), part / "weights", self.world)
             if self.standing.update:
                 _write(_optimizer_tensors(self.model, self.optimizer), part / "optimizer", self.world)
+            if self.kept is not None:
+                _write(_all_weights(self.kept), part / "kept", self.world)
             torch.save(random or self.random(), part / f"random-{self.world.rank}.pt")
             if self.world.is_first:
                 if new_best:
@@ -131,6 +136,8 @@ class TrainingState:
             _read(trained_weights(self.model), path / "weights", self.world)
             if self.standing.update:
                 self._load_optimizer(path / "optimizer")
+            if self.kept is not None:
+                _read(_all_weights(self.kept), path / "kept", self.world)
             same_size = len(list(path.glob("random-*.pt"))) == self.world.size
             mine = path / f"random-{self.world.rank}.pt"
             random = torch.load(mine, weights_only=True, map_location="cpu") if same_size else None
@@ -178,6 +185,10 @@ def latest_state(folder: Path) -> Path | None:
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     """The parameters that training changes, by name; they share the model's memory."""
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _all_weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def set_trained_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

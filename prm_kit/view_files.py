@@ -18,7 +18,7 @@ from prm_kit.alignment import Aligned
 from prm_kit.arrow import SOLUTIONS, step_texts
 from prm_kit.files import whole_directory, whole_file
 from prm_kit.records import annotation_to_json, solution_to_json
-from prm_kit.snapshot_tallies import WRITE_BATCH
+from prm_kit.snapshot_tallies import WRITE_BATCH, leaves
 from prm_kit.view import View
 
 _RATER = ("rater_kind", "rater_name", "rater_version")
@@ -93,7 +93,7 @@ def write_step_table(
         pq.ParquetWriter(
             file,
             STEP_TABLE,
-            compression="snappy",
+            compression={leaf: "none" if leaf == "id" else "snappy" for leaf in leaves(STEP_TABLE)},
             use_dictionary=_REPEATING,
             write_statistics=False,
             write_batch_size=WRITE_BATCH,
@@ -111,11 +111,13 @@ _GROUP_BYTES = 32 << 20
 
 def _groups(pairs: Iterator[Aligned]) -> Iterator[pa.Table]:
     held: list[pa.RecordBatch] = []
+    size = 0
     for pair in pairs:
         held.append(_step_rows(pair))
-        if sum(batch.nbytes for batch in held) >= _GROUP_BYTES:
+        size += held[-1].nbytes
+        if size >= _GROUP_BYTES:
             yield pa.Table.from_batches(held)
-            held = []
+            held, size = [], 0
     if held:
         yield pa.Table.from_batches(held)
 

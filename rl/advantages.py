@@ -16,7 +16,8 @@ from torch import Tensor
 
 from prm_kit.errors import UsageError
 from rl.batch import Batch, first_token_BT, step_starts_BS
-from rl.groups import group_means, group_rows, row_means
+from rl.covariance import clip_cov
+from rl.groups import group_means, group_rows, group_sums, row_means
 from rl.returns import generalised_advantages
 
 Estimator = Callable[[Tensor, Tensor, Batch], Tensor]
@@ -51,6 +52,17 @@ def group_zscore(credit_BT: Tensor, counted_BT: Tensor, batch: Batch, *, ddof: i
     variance_B, _ = group_means(square_B, count_B > 0, batch.group_B)
     std_B = (variance_B * rows_B / (rows_B - ddof).clamp(min=1)).sqrt()
     return _masked(from_mean_BT / (std_B + eps)[:, None], counted_BT, batch, rows_B > 1)
+
+
+def length_weighted_mean(credit_BT: Tensor, counted_BT: Tensor, batch: Batch) -> Tensor:
+    """A = G - sum l x / sum l, l the row's counted tokens: OPO (2505.23585), exactly on policy.
+
+    Where every token has the squared gradient of every other, this baseline has the least variance.
+    """
+    own_B, length_B = row_means(credit_BT, counted_BT & batch.trained_B[:, None])
+    baseline_B = group_sums(own_B * length_B, batch.group_B) / group_sums(length_B, batch.group_B).clamp(min=1)
+    rows_B = group_sums(length_B > 0, batch.group_B)
+    return _masked(credit_BT.double() - baseline_B[:, None], counted_BT, batch, rows_B > 1)
 
 
 def leave_one_out(credit_BT: Tensor, counted_BT: Tensor, batch: Batch) -> Tensor:
@@ -225,6 +237,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "uncentred": uncentred,
     "group_mean": group_mean,
     "group_zscore": group_zscore,
+    "length_weighted_mean": length_weighted_mean,
     "leave_one_out": leave_one_out,
     "leave_one_out_constant": leave_one_out_constant,
     "step_index_mean": step_index_mean,
@@ -240,5 +253,5 @@ ESTIMATORS: dict[str, Estimator] = {
     "gae_length_adaptive": gae_length_adaptive,
 }
 
-FINISHES: dict[str, Estimator] = {"whitened": whitened, "zero_truncated": zero_truncated}
+FINISHES: dict[str, Estimator] = {"whitened": whitened, "zero_truncated": zero_truncated, "clip_cov": clip_cov}
 """What may be done to the advantages at the end; (advantage_BT, counted_BT, batch) -> advantage_BT."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from prm_kit.errors import UsageError, nearest
 from rl import advantages, compatibility, credit, filters, loss_reduction, pair_losses, pairs, regularizers, surrogates
+from rl.covariance import Hold
 from rl.parts import described, name_of, part_from
 from rl.rewards import LENGTH_PENALTIES, LengthPenalty, RewardWeights
 
@@ -64,6 +65,21 @@ class Critic:
 
 
 @dataclass(frozen=True)
+class OnlinePrm:
+    """An implicit PRM that starts as the policy and learns from the outcomes of the run's own rollouts.
+
+    Every token is then a step, rewarded by itself; no scorer is asked.
+
+    Attributes:
+        beta: What its log-ratio to the reference policy is multiplied by.
+        learn_first: Learn from an update's rollouts before judging them, for one more pass over them.
+    """
+
+    beta: float = 0.05
+    learn_first: bool = False
+
+
+@dataclass(frozen=True)
 class Algorithm:
     """One algorithm.
 
@@ -83,6 +99,7 @@ class Algorithm:
         row_filter: Which rows of a group train.
         problem_filter: Which problems stay for the next epoch.
         surrogate: Token loss; None on the pure pair route.
+        hold: Tokens whose log-probability is held back.
         rollout_weight: Correction of an engine that does not sample what the trainer computes.
         reduction: Token losses to a scalar.
         divergence: KL in the loss.
@@ -90,6 +107,7 @@ class Algorithm:
         entropy_weight: Of the entropy bonus.
         likelihood_weight: Of -log pi on right rollouts, averaged over their tokens.
         critic: How the value model learns; None: there is none.
+        online_prm: Who rewards the tokens that `credit` makes advantages of; None: a scorer judges steps.
         pairs: Pair loss.
         group_size: Rollouts of each problem to start from.
     """
@@ -108,6 +126,7 @@ class Algorithm:
     row_filter: filters.RowFilter | None = None
     problem_filter: filters.ProblemFilter | None = None
     surrogate: surrogates.Surrogate | None = None
+    hold: Hold | None = None
     rollout_weight: surrogates.RolloutWeight | None = None
     reduction: loss_reduction.Reduction = loss_reduction.token_mean
     divergence: Divergence | None = None
@@ -115,6 +134,7 @@ class Algorithm:
     entropy_weight: float = 0.0
     likelihood_weight: float = 0.0
     critic: Critic | None = None
+    online_prm: OnlinePrm | None = None
     pairs: Pairs | None = None
     group_size: int = 8
 
@@ -132,7 +152,11 @@ class Algorithm:
             compatibility.check_cell(name_of(self.credit), name_of(self.process_estimator))
             if self.weights.process == 0:
                 raise UsageError(f"{who}: steps are credited with weight 0; set weights.process")
+        if self.online_prm is not None and self.credit is None:
+            raise UsageError(f"{who}: an online PRM rewards tokens, which only a credit rule reads: set parts.credit")
         by_sequence = name_of(self.surrogate) in ("gspo", "gmpo")
+        if self.hold is not None and (self.surrogate is None or self.on_policy_only):
+            raise UsageError(f"{who}: hold keeps tokens near the old policy: it wants a surrogate with that ratio")
         if by_sequence and self.reduction is not loss_reduction.sequence_mean:
             raise UsageError(f"{who}: {name_of(self.surrogate)} is reduced with sequence_mean, not {self._reduction}")
         if name_of(self.surrogate) == "gmpo" and (several := self._per_token()):
@@ -182,12 +206,13 @@ class Algorithm:
             "reference policy": self.divergence is not None
             or self.reward_penalty is not None
             or pair_loss == "srpo"
+            or self.online_prm is not None
             or "against_reference_log_ratio" in names,
             "greedy rollout": "against_greedy" in names,
             "reference rollout": bool({"against_reference", "against_reference_log_ratio"} & names),
-            "step rewards": self.credit is not None
-            or self.weights.process > 0
-            or name_of(self.row_filter) == "step_quality_per_token",
+            "step rewards": ((self.credit is not None or self.weights.process > 0) and self.online_prm is None)
+            or name_of(self.row_filter) == "step_quality_per_token"
+            or builder == "first_wrong_step",
             "steps": builder == "near_miss",
         }
         return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
@@ -275,6 +300,8 @@ COMPOUNDS: dict[str, tuple[Any, Mapping[str, Mapping[str, Any]]]] = {
     "divergence": (Divergence, {"estimate": regularizers.DIVERGENCES}),
     "reward_penalty": (RewardPenalty, {"estimate": regularizers.REWARD_PENALTIES}),
     "pairs": (Pairs, {"builder": pairs.PAIR_BUILDERS, "loss": pair_losses.PAIR_LOSSES}),
+    "online_prm": (OnlinePrm, {}),
+    "hold": (Hold, {}),
     "critic": (Critic, {"loss": {"clipped_value_loss": surrogates.clipped_value_loss}}),
 }
 """Field of `Algorithm` with several parts -> its class, and the names that its parts can be."""

@@ -1,14 +1,15 @@
 """Log-probabilities of tokens from hidden states, without ever holding a (tokens x vocabulary) tensor.
 
 The vocabulary is walked in tiles: the forward pass keeps one log-sum-exp per token, the backward pass computes each
-tile's logits again and writes that tile's rows of the head's gradient once. That is four products of tokens x
-vocabulary x hidden where the plain way has three, and far fewer passes over memory.
+tile's logits again, but for the few tiles that were kept, and writes that tile's rows of the head's gradient once. That
+is nearly four products of tokens x vocabulary x hidden where the plain way has three, and far fewer passes over memory.
 
 N tokens, V vocabulary, D hidden, W the width of a tile.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,6 +19,11 @@ from prm_kit.errors import InputError
 
 TILE_ELEMENTS = 2**21
 """Logits held at a time: 8 MB in float32, what a cache holds."""
+
+KEPT = 0.15
+"""Share of the tiles whose logits are kept for the backward pass."""
+
+_LOG2_E = math.log2(math.e)
 
 
 def token_log_probabilities(
@@ -74,25 +80,30 @@ class _Tiled(torch.autograd.Function):
         most_N = torch.full((len(hidden_ND),), -torch.inf, device=hidden_ND.device)
         mass_N = torch.zeros_like(most_N)
         energy_N = torch.zeros_like(most_N)  # sum of exp(logit - most) (logit - most)
-        for tile_WD in torch.split(lm_head_VD, width):
-            logits_NW = (hidden_ND @ tile_WD.T).float()
+        tiles = torch.split(lm_head_VD, width)
+        keeps = int(KEPT * len(tiles)) if any(ctx.needs_input_grad) else 0
+        kept = []
+        for number, tile_WD in enumerate(tiles):
+            logits_NW = _product(hidden_ND, tile_WD).float()
+            if number < keeps:
+                kept.append(logits_NW.clone())
             above_N = torch.maximum(most_N, logits_NW.amax(1))
             shift_N = most_N - above_N
             scale_N = shift_N.exp()
             logits_NW -= above_N[:, None]
             if entropies:
                 energy_N = scale_N * (energy_N + torch.where(mass_N > 0, shift_N, 0.0) * mass_N)
-                weights_NW = logits_NW.exp()
+                weights_NW = _exp_(logits_NW.clone())
                 energy_N += torch.einsum("nw,nw->n", weights_NW, logits_NW)
             else:
-                weights_NW = logits_NW.exp_()
+                weights_NW = _exp_(logits_NW)
             mass_N = mass_N * scale_N + weights_NW.sum(1)
             most_N = above_N
         log_mass_N = most_N + mass_N.log()
         chosen_N = (hidden_ND * lm_head_VD[ids_N]).float().sum(1)
         entropy_N = mass_N.log() - energy_N / mass_N if entropies else torch.zeros_like(most_N)
         ctx.save_for_backward(hidden_ND, lm_head_VD, ids_N, log_mass_N, entropy_N)
-        ctx.width, ctx.entropies = width, entropies
+        ctx.width, ctx.entropies, ctx.kept = width, entropies, kept
         if not entropies:
             ctx.mark_non_differentiable(entropy_N)
         return chosen_N - log_mass_N, entropy_N
@@ -105,16 +116,18 @@ class _Tiled(torch.autograd.Function):
         of_hidden_ND = (slope_N[:, None] * lm_head_VD[ids_N]).float() if wants_hidden else None
         of_head_VD = torch.empty_like(lm_head_VD) if wants_head else None
         for number, tile_WD in enumerate(torch.split(lm_head_VD, ctx.width)):
-            log_p_NW = (hidden_ND @ tile_WD.T).float().sub_(log_mass_N[:, None])
+            keeps = number < len(ctx.kept)
+            logits_NW = ctx.kept[number].clone() if keeps else _product(hidden_ND, tile_WD).float()
+            log_p_NW = logits_NW.sub_(log_mass_N[:, None])
             if ctx.entropies:  # d entropy / d logit = -p (log p + entropy)
                 constant_N = -entropy_slope_N * entropy_N - slope_N
                 slope_NW = torch.addcmul(constant_N[:, None], log_p_NW, -entropy_slope_N[:, None])
-                slope_NW.mul_(log_p_NW.exp_())
+                slope_NW.mul_(_exp_(log_p_NW))
             else:
-                slope_NW = log_p_NW.exp_().mul_(-slope_N[:, None])
+                slope_NW = _exp_(log_p_NW).mul_(-slope_N[:, None])
             slope_NW = slope_NW.to(hidden_ND.dtype)
             if of_hidden_ND is not None:
-                of_hidden_ND += slope_NW @ tile_WD
+                of_hidden_ND += _product(slope_NW, tile_WD.T)
             if of_head_VD is not None:
                 start = number * ctx.width
                 torch.mm(slope_NW.T, hidden_ND, out=of_head_VD[start : start + len(tile_WD)])
@@ -122,3 +135,20 @@ class _Tiled(torch.autograd.Function):
             of_head_VD.index_add_(0, ids_N, (slope_N[:, None] * hidden_ND).to(of_head_VD.dtype))
         of_hidden = None if of_hidden_ND is None else of_hidden_ND.to(hidden_ND.dtype)
         return of_hidden, of_head_VD, None, None, None
+
+
+def _product(one_NK: Tensor, other_MK: Tensor) -> Tensor:
+    """One times the other transposed [N, M]."""
+    if one_NK.device.type == "cpu" and one_NK.dtype == torch.float32 and _ONE_DNN is not None:
+        product_NM: Tensor = _ONE_DNN(one_NK, other_MK, None, "none", [], "")
+        return product_NM
+    return one_NK @ other_MK.T
+
+
+def _exp_(one: Tensor) -> Tensor:
+    """Exponentiate in place: by exp2, which on a CPU takes half of the time of exp."""
+    return one.mul_(_LOG2_E).exp2_()
+
+
+_ONE_DNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+"""The same product by oneDNN, where torch has it: on processors that are not Intel's a fifth faster than torch.mm."""

@@ -15,10 +15,12 @@ from torch import Tensor
 from prm_kit.errors import UsageError
 from rl.algorithms import Algorithm
 from rl.batch import Batch
+from rl.covariance import held_back
 from rl.credit import to_tokens
 from rl.loss_reduction import reduced, token_mean
 from rl.pair_losses import PairTensors
 from rl.returns import critic_targets
+from rl.surrogates import log_ratio
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Update:
         weight_B: float32, weight of each token of a row in the loss.
         likelihood_B: float32, weight of -log pi of each token of a row.
         target_BT: What the critic regresses on; None without one.
+        held_BT: bool, tokens that are held back; None without `algorithm.hold`.
     """
 
     advantage_BT: Tensor
@@ -42,10 +45,12 @@ class Update:
     weight_B: Tensor
     likelihood_B: Tensor
     target_BT: Tensor | None
+    held_BT: Tensor | None = None
 
     def select(self, rows: Tensor) -> Update:
         """The same of some rows; their losses add up to the update's."""
         target_BT = None if self.target_BT is None else self.target_BT[rows]
+        held_BT = None if self.held_BT is None else self.held_BT[rows]
         return Update(
             self.advantage_BT[rows],
             self.outcome_BT[rows],
@@ -54,6 +59,7 @@ class Update:
             self.weight_B[rows],
             self.likelihood_B[rows],
             target_BT,
+            held_BT,
         )
 
 
@@ -124,6 +130,7 @@ def update_of(algorithm: Algorithm, batch: Batch, history: Sequence[float] = ())
         algorithm.reduction(lengths_B, batch.group_B, batch.max_tokens),
         algorithm.likelihood_weight * token_mean(right_B, batch.group_B, batch.max_tokens),
         target_BT,
+        None if algorithm.hold is None else held_back(algorithm.hold, advantage_BT, counted_BT, batch),
     )
 
 
@@ -148,6 +155,9 @@ def policy_loss(
     mask_BT = update.mask_BT
     old_BT = new_BT.detach() if algorithm.on_policy_only else batch.need("old_BT", "the surrogate")
     loss_BT = algorithm.surrogate(new_BT, old_BT, update.advantage_BT, mask_BT)
+    if algorithm.hold is not None and update.held_BT is not None:
+        away_BT = algorithm.hold.weight * log_ratio(new_BT, old_BT, mask_BT).abs()
+        loss_BT = loss_BT + torch.where(update.held_BT, away_BT, 0.0)
     if algorithm.rollout_weight is not None:
         engine_BT = batch.need("rollout_BT", "rollout_weight")
         loss_BT = loss_BT * algorithm.rollout_weight(batch.need("old_BT", "rollout_weight"), engine_BT, mask_BT)

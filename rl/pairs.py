@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from prm_kit.errors import UsageError
@@ -27,6 +27,9 @@ class Candidates:
         correct: 1 right, 0 wrong, None unknown.
         steps: Texts of the steps.
         truncated: Whether it ended at the limit of tokens.
+        prefix: Tokens before `ids` that the whole group shares, because its completions are branches; 0 where not.
+        step_of_token: The 0-based step that each of the ids belongs to.
+        step_values: A PRM's value of each step, None where it abstained; empty without a PRM.
     """
 
     group: Sequence[int]
@@ -35,6 +38,9 @@ class Candidates:
     correct: Sequence[bool | None] | None = None
     steps: Sequence[Sequence[str]] | None = None
     truncated: Sequence[bool] | None = None
+    prefix: Sequence[int] | None = None
+    step_of_token: Sequence[Sequence[int]] | None = None
+    step_values: Sequence[Sequence[float | None]] | None = None
 
     def groups(self) -> Iterator[list[int]]:
         """Rows of each group that may stand in a pair, in the order of appearance."""
@@ -61,6 +67,8 @@ class Pair:
         gap: Difference of their rewards, above 0.
         fork: How many generated tokens they share before the first that differs.
         weight: 1 / (pairs of the problem x problems with pairs): the weights of an update add up to 1.
+        wrong: Where the worse one went wrong: its generated tokens from the first number to before the second. None:
+            nobody said, so it may be anywhere after the fork.
     """
 
     better: int
@@ -68,6 +76,7 @@ class Pair:
     gap: float
     fork: int
     weight: float
+    wrong: tuple[int, int] | None = None
 
 
 PairBuilder = Callable[[Candidates, int], list[Pair]]
@@ -146,8 +155,9 @@ def prefix_sharing(
         candidates: The completions.
         seed: Not used.
         eps: Least difference of rewards.
-        share: Least common part, as a share of the shorter one.
-        least: Least common tokens (or steps).
+        share: Least common part, as a share of the shorter one. Branches of one prefix share it by construction: every
+            two of them are a pair.
+        least: Least common tokens (or steps), as for `share`.
         by_steps: Compare steps, whitespace and case levelled, instead of token ids.
     """
     names: Sequence[Sequence[int | str]] = (
@@ -155,6 +165,9 @@ def prefix_sharing(
     )
     chosen = []
     for rows in candidates.groups():
+        if candidates.prefix is not None and candidates.prefix[rows[0]] > 0:
+            chosen += list(_ordered(candidates, rows, eps))
+            continue
         order = sorted(rows, key=lambda row: list(names[row]))
         shared = [common_prefix(names[a], names[b]) for a, b in pairwise(order)]
         for first, row in enumerate(order):
@@ -177,6 +190,44 @@ def near_miss(candidates: Candidates, seed: int, *, eps: float = 0.0, edits: int
             if 0 < edit_distance(names[i], names[j], edits) <= min(edits, max(len(names[i]), len(names[j])) - 1):
                 chosen.append((i, j))
     return _pairs(candidates, chosen)
+
+
+def first_wrong_step(candidates: Candidates, seed: int, *, eps: float = 0.0, threshold: float = 0.0) -> list[Pair]:
+    """Right against wrong where a PRM agrees with both verdicts, and says at which step the wrong one went wrong.
+
+    The better one has the right answer and no step valued at `threshold` or below: right by luck is no example. The
+    worse one has a wrong answer, and its first step valued so is `Pair.wrong`; where the PRM sees none there is no
+    pair. So neither a PRM that is fooled nor a lucky answer makes a pair alone.
+
+    Args:
+        candidates: The completions.
+        seed: Not used.
+        eps: Least difference of rewards.
+        threshold: A step is right above this value; steps that the PRM abstained from are passed over.
+
+    Raises:
+        UsageError: It is not known which completions are right, or no PRM valued their steps.
+    """
+    if candidates.correct is None or candidates.step_of_token is None or not any(candidates.step_values or ()):
+        raise UsageError("first_wrong_step needs verdicts on the answers and a PRM that values the steps")
+    values = candidates.step_values or ()
+    wrong_of: dict[int, tuple[int, int]] = {}
+    chosen = []
+    for rows in candidates.groups():
+        first_bad = {
+            row: next((step for step, x in enumerate(values[row]) if x is not None and x <= threshold), None)
+            for row in rows
+            if any(x is not None for x in values[row])
+        }
+        for i, j in _ordered(candidates, rows, eps):
+            bad = first_bad.get(j)
+            if candidates.correct[i] is not True or first_bad.get(i, -1) is not None:
+                continue
+            if candidates.correct[j] is False and bad is not None and bad in candidates.step_of_token[j]:
+                tokens = [token for token, step in enumerate(candidates.step_of_token[j]) if step == bad]
+                wrong_of[j] = (tokens[0], tokens[-1] + 1)
+                chosen.append((i, j))
+    return [replace(pair, wrong=wrong_of[pair.worse]) for pair in _pairs(candidates, chosen)]
 
 
 def common_prefix(a: Sequence[int | str], b: Sequence[int | str]) -> int:
@@ -231,4 +282,5 @@ PAIR_BUILDERS: dict[str, PairBuilder] = {
     "self_contrast": self_contrast,
     "prefix_sharing": prefix_sharing,
     "near_miss": near_miss,
+    "first_wrong_step": first_wrong_step,
 }

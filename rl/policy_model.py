@@ -15,34 +15,61 @@ from torch import Tensor, nn
 from prm_kit.errors import UsageError
 from rl.log_probabilities import token_log_probabilities, token_log_probabilities_and_entropies
 from rl.rollouts import Sampled
+from rl.shared_prompts import ATTENTION, WORTH_SHARING, Folded
 
 _UNSUPPORTED = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
 class Rows:
-    """Rollouts as one padded batch of ids, and where each generated token is predicted.
+    """Rollouts as one batch, and where each generated token is predicted.
+
+    Under causal attention nothing real sees the padding on the right.
 
     Attributes:
-        ids_BL: int64 prompt and completion, 0 where padded; under causal attention nothing real sees the padding.
         mask_BT: bool, generated tokens.
-        row_N, column_N: Where each generated token is predicted, row by row.
-        token_N: int64, the token itself.
+        token_N: int64, the generated tokens, row by row.
+
+    Args:
+        rollouts: The rollouts.
+        width: T.
+        device: Of the tensors.
+        share: Compute what rollouts have in common once, where that is worth it; see `rl.shared_prompts`.
     """
 
-    def __init__(self, rollouts: Sequence[Sampled], width: int, device: torch.device) -> None:
-        longest = max(len(one.prompt) + len(one.rollout.ids) for one in rollouts)
+    def __init__(self, rollouts: Sequence[Sampled], width: int, device: torch.device, *, share: bool = False) -> None:
+        sequences = [[*one.prompt, *one.rollout.ids] for one in rollouts]
+        longest = max(map(len, sequences))
         ids_BL = torch.zeros(len(rollouts), longest, dtype=torch.long)
         mask_BT = torch.zeros(len(rollouts), width, dtype=torch.bool)
         column: list[int] = []
-        for row, one in enumerate(rollouts):
-            ids = torch.tensor([*one.prompt, *one.rollout.ids])
-            ids_BL[row, : len(ids)] = ids
+        for row, (one, ids) in enumerate(zip(rollouts, sequences, strict=True)):
+            ids_BL[row, : len(ids)] = torch.tensor(ids)
             mask_BT[row, : len(one.rollout.ids)] = True
             column += range(len(one.prompt) - 1, len(ids) - 1)
-        self.ids_BL, self.mask_BT = ids_BL.to(device), mask_BT.to(device)
-        self.column_N = torch.tensor(column, device=device)
-        self.row_N = self.mask_BT.nonzero()[:, 0]
-        self.token_N = self.ids_BL[self.row_N, self.column_N + 1]
+        self._ids_BL, self.mask_BT = ids_BL.to(device), mask_BT.to(device)
+        self._column_N = torch.tensor(column, device=device)
+        self._row_N = self.mask_BT.nonzero()[:, 0]
+        self.token_N = self._ids_BL[self._row_N, self._column_N + 1]
+        self._folded = None
+        if share:
+            folded = Folded.of(sequences, device)
+            self._folded = folded if len(folded.ids_T) < WORTH_SHARING * ids_BL.numel() else None
+
+    def hidden(self, trunk: Any) -> Tensor:
+        """Hidden states [N, D] that predict the generated tokens, under the trunk of a causal language model.
+
+        With shared prompts `shared_prompt_attention` must hold.
+        """
+        if self._folded is None:
+            hidden_BLD = trunk(input_ids=self._ids_BL, use_cache=False).last_hidden_state
+            return hidden_BLD[self._row_N, self._column_N]  # type: ignore[no-any-return]
+        folded = self._folded
+        if trunk.config._attn_implementation != ATTENTION:
+            raise AssertionError("rollouts that share prompts need shared_prompt_attention")
+        hidden_1TD = trunk(
+            input_ids=folded.ids_T[None], position_ids=folded.position_T[None], use_cache=False, folded=folded
+        ).last_hidden_state
+        return hidden_1TD[0, folded.column_BL[self._row_N, self._column_N]]  # type: ignore[no-any-return]
 
     def spread(self, value_N: Tensor) -> Tensor:
         """[N] to [B, T], 0 where there is no token; gradients flow."""
@@ -80,8 +107,7 @@ def log_probabilities_and_entropies(model: Any, rows: Rows) -> tuple[Tensor, Ten
 
 def _predictions(model: Any, rows: Rows) -> tuple[Tensor, Tensor]:
     """Hidden states that predict generated tokens [N, D], and the output layer's weight [V, D]."""
-    hidden_BLD = model.get_decoder()(input_ids=rows.ids_BL, use_cache=False).last_hidden_state
-    hidden_ND = hidden_BLD[rows.row_N, rows.column_N]
+    hidden_ND = rows.hidden(model.get_decoder())
     return hidden_ND, model.get_output_embeddings().weight.to(hidden_ND.dtype)
 
 
@@ -101,7 +127,7 @@ class ValueModel(nn.Module):
 
     def forward(self, rows: Rows) -> Tensor:
         """Values [B, T] float32."""
-        hidden_BLD = self.trunk(input_ids=rows.ids_BL, use_cache=False).last_hidden_state
-        with torch.autocast(hidden_BLD.device.type, enabled=False):
-            value_N = self.head(hidden_BLD[rows.row_N, rows.column_N].float())[:, 0]
+        hidden_ND = rows.hidden(self.trunk)
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            value_N = self.head(hidden_ND.float())[:, 0]
         return rows.spread(value_N)

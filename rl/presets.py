@@ -6,17 +6,27 @@ its mechanism. Every other name is its paper's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from prm_kit.errors import unknown_name
-from rl import advantages, credit, filters, loss_reduction, pair_losses, pairs, regularizers, rewards, surrogates
-from rl.algorithms import Algorithm, Critic, Divergence, Pairs, RewardPenalty, with_parts
+from rl import (
+    advantages,
+    covariance,
+    credit,
+    filters,
+    loss_reduction,
+    regularizers,
+    rewards,
+    surrogates,
+)
+from rl.algorithms import Algorithm, Critic, Divergence, OnlinePrm, RewardPenalty, with_parts
+from rl.handbook import HANDBOOK
 from rl.rewards import RewardWeights
 
 _CLIP_HIGHER = partial(surrogates.ppo_clip, high=0.28)
-_HANDBOOK = RewardWeights()
 _GRPO: dict[str, Any] = {"estimator": advantages.group_zscore, "surrogate": surrogates.ppo_clip}
 
 
@@ -32,6 +42,7 @@ def algorithm(name: str, parts: Mapping[str, Any] | None = None) -> Algorithm:
 
 
 _PRESETS = (
+    *HANDBOOK,
     Algorithm(
         "grpo",
         "group z-score of the outcome, token clip, KL to the reference in the loss",
@@ -52,55 +63,6 @@ _PRESETS = (
         reduction=loss_reduction.sequence_mean,
         divergence=Divergence(regularizers.k3, 0.04),
         group_size=16,
-    ),
-    Algorithm(
-        "dapo",
-        "reward minus the group's mean, times log pi",
-        "handbook",
-        weights=_HANDBOOK,
-        estimator=advantages.group_mean,
-        surrogate=surrogates.reinforce,
-        reduction=loss_reduction.sequence_sum,
-    ),
-    Algorithm(
-        "vapo",
-        "reward minus a blend of the group's mean and the value of the problem, times log pi",
-        "handbook",
-        weights=_HANDBOOK,
-        estimator=advantages.mixed_baseline,
-        surrogate=surrogates.reinforce,
-        reduction=loss_reduction.sequence_sum,
-        critic=Critic(partial(surrogates.clipped_value_loss, limit=None)),
-    ),
-    Algorithm(
-        "srpo",
-        "reward minus that of the reference policy's own rollout, times log pi",
-        "handbook",
-        weights=_HANDBOOK,
-        estimator=advantages.against_reference,
-        surrogate=surrogates.reinforce,
-        reduction=loss_reduction.sequence_sum,
-    ),
-    Algorithm(
-        "srpo-pairs",
-        "right against wrong completions, -log sigmoid of the difference of their log-ratios to the reference",
-        "handbook",
-        weights=_HANDBOOK,
-        pairs=Pairs(pairs.success_failure, pair_losses.srpo),
-    ),
-    Algorithm(
-        "gfpo",
-        "all ranked pairs, -log sigmoid of the difference of their log-probabilities, as printed",
-        "handbook",
-        weights=_HANDBOOK,
-        pairs=Pairs(pairs.ranked, pair_losses.gfpo),
-    ),
-    Algorithm(
-        "gfpo-anchored",
-        "pairs that begin alike; per token after the fork, against the old policy, weighed by the gap of rewards",
-        "handbook, corrected",
-        weights=_HANDBOOK,
-        pairs=Pairs(partial(pairs.prefix_sharing, eps=0.05), pair_losses.gfpo_anchored),
     ),
     Algorithm(
         "dapo-dynamic",
@@ -135,10 +97,10 @@ _PRESETS = (
     ),
     Algorithm(
         "gfpo-filter",
-        "GRPO on the k shortest rollouts of each group",
+        "GRPO, with dual clip, on the k shortest rollouts of each group",
         "2508.09726",
         estimator=partial(advantages.group_zscore, ddof=0),
-        surrogate=surrogates.ppo_clip,
+        surrogate=partial(surrogates.ppo_clip, dual=3.0),
         row_filter=filters.shortest,
         divergence=Divergence(regularizers.k3, 0.001),
         entropy_weight=0.001,
@@ -231,6 +193,29 @@ _PRESETS = (
         reduction=loss_reduction.sequence_mean,
     ),
     Algorithm(
+        "clip-cov",
+        "GRPO without KL; some of the tokens on which advantage and log-probability go together do not train",
+        "2505.22617",
+        **_GRPO,
+        finish=covariance.clip_cov,
+    ),
+    Algorithm(
+        "kl-cov",
+        "GRPO without clip; the tokens on which advantage and log-probability go together most are held back",
+        "2505.22617",
+        estimator=advantages.group_zscore,
+        surrogate=partial(surrogates.ppo_clip, low=1.0, high=math.inf),
+        hold=covariance.Hold(),
+    ),
+    Algorithm(
+        "opo",
+        "reward minus the group's mean weighed by length, times log pi, exactly on policy",
+        "2505.23585",
+        estimator=advantages.length_weighted_mean,
+        surrogate=surrogates.reinforce,
+        reduction=loss_reduction.sequence_sum,
+    ),
+    Algorithm(
         "prime",
         "leave-one-out outcome plus implicit process rewards to go, whitened; the PRM learns along",
         "2502.01456",
@@ -241,6 +226,7 @@ _PRESETS = (
         finish=advantages.whitened,
         group_filter=filters.accuracy_within,
         surrogate=surrogates.ppo_clip,
+        online_prm=OnlinePrm(),
         group_size=4,
     ),
     Algorithm(
@@ -272,7 +258,7 @@ CONTESTED: dict[str, str] = {
     "dapo": "dapo = the handbook's (reward minus group mean); ByteDance's (2503.14476) is dapo-dynamic",
     "vapo": "vapo = the handbook's (mixed baseline of group mean and value); ByteDance's (2504.05118) is vapo-gae",
     "srpo": "srpo = the handbook's (against the reference policy's rollout); Kwai's (2504.14286) is srpo-resample",
-    "gfpo": "gfpo = the handbook's fine-grained pairs as printed, gfpo-anchored the form to use; "
+    "gfpo": "gfpo = the handbook's fine-grained pairs as printed, gfpo-anchored mended, gfpo-gated for a learned PRM; "
     "Microsoft's filter (2508.09726) is gfpo-filter",
     "prime": "prime = implicit process rewards (2502.01456); prime-rl, the trainer, is something else",
     "grpo": "grpo = 2402.03300 with std and per-token ratio; some libraries call leave-one-out forms grpo",

@@ -6,20 +6,18 @@ column of rollouts.
 
 from __future__ import annotations
 
-from pathlib import Path
-from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from pipelines.output import Json, Out, Output
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from pipelines.rl.report import json_lines, write_report
 
 
 def compare(
-    task: Annotated[str, typer.Argument(help="arithmetic, file:PATH (problems with answers), reasoning-gym:NAME.")],
+    task: Annotated[
+        str, typer.Argument(help="arithmetic, reasoning-gym:NAME, file:SOURCE (JSONL, Parquet, hf://OWNER/NAME:SPLIT).")
+    ],
     out: Out,
     algorithms: Annotated[list[str], typer.Option("--algorithm", "-a", help="A preset; repeatable.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value of the settings of every run.")] = None,
@@ -28,9 +26,14 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each algorithm.")] = 3,
     problems: Annotated[int | None, typer.Option(help="How many problems to train on; default: all there are.")] = None,
     held_out: Annotated[int, typer.Option(min=1, help="Development problems to measure accuracy on.")] = 200,
+    held_out_file: Annotated[str | None, typer.Option(help="Source of those (file:SOURCE); all else trains.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train with each algorithm and seed in OUT/ALGORITHM/seed-N; run the same command again to resume."""
+    """Train with each algorithm and seed in OUT/ALGORITHM/seed-N; run the same command again to resume.
+
+    OUT/report.html has the curves, held-out accuracy against rollouts, with a fifth of the updates between evaluations
+    unless eval_every says otherwise; every run has a report of its own.
+    """
     from prm_kit.settings import load_settings
     from rl.presets import ALGORITHMS, CONTESTED
     from rl.presets import algorithm as preset
@@ -40,30 +43,37 @@ def compare(
     settings = load_settings(RlSettings, None, [*(overrides or ()), *named, f"algorithm={algorithms[0]}"])
     for name in algorithms:
         preset(name, settings.parts)
-    from pipelines.scorers import scorer_of
-    from pipelines.task import opened
-    from prm_kit.files import folder_sha256
+    from pipelines.scorers import fingerprint_of, scorer_of
+    from pipelines.task import held_out_in, opened
+    from prm_kit.report.rl_compare import compare_rows, write_compare_report
+    from prm_kit.report.tables import print_table
     from prm_kit.run_directory import RunDirectory
+    from rl.comparison import Ran, comparison
     from rl.train import train
 
+    task = held_out_in(task, held_out_file)
     output, run = Output(as_json), RunDirectory(out)
     for name in algorithms:
         if name in CONTESTED:
             output.say(CONTESTED[name])
     # The same groups for all: an algorithm's own group size would give some more.
     group_size = settings.group_size or max(ALGORITHMS[name].group_size for name in algorithms)
+    if settings.branching is not None:
+        group_size = settings.branching.rollouts
+    eval_every = settings.eval_every or max(1, settings.updates // 5)
+    settings = settings.model_copy(update={"eval_every": eval_every, "group_size": group_size})
     about = {"task": task, "prm": prm, "algorithms": algorithms, "seeds": seeds, "settings": settings.model_dump()}
     run.start({"compare": about})
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in algorithms}
     with output.progress() as progress, opened(task) as its_task, run.timed("compare"):
         scorer = None if prm is None else scorer_of(prm, "prm")
-        sha256 = folder_sha256(Path(prm)) if prm is not None and Path(prm).is_dir() else None
+        sha256 = fingerprint_of(prm)
         trained = its_task.problems("train", problems, settings.seed)
         measured = its_task.problems("dev", held_out, settings.seed)
         for number in range(seeds):
             for place, name in enumerate(algorithms):
                 progress("compare", number * len(algorithms) + place, seeds * len(algorithms), f"{name}, seed {number}")
-                changed = {"algorithm": name, "seed": settings.seed + number, "group_size": group_size}
+                changed = {"algorithm": name, "seed": settings.seed + number}
                 summary = train(
                     settings.model_copy(update=changed),
                     trained,
@@ -73,46 +83,31 @@ def compare(
                     held_out=measured,
                     about={"task": task, "prm": prm, "sha256": sha256},
                 )
+                write_report(out / name / f"seed-{number}")
                 found[name].append(summary)
-    reached = {name: compared(summaries) for name, summaries in found.items()}
-    run.finish({**about, "algorithms": reached})
+    data = comparison(
+        {
+            name: Ran(
+                "step rewards" in preset(name, settings.parts).needs,
+                [json_lines(out / name / f"seed-{number}" / "metrics.jsonl") for number in range(seeds)],
+                summaries,
+            )
+            for name, summaries in found.items()
+        }
+    )
+    run.finish({**about, **data})
+    shown = {
+        "task": task,
+        "policy": settings.policy,
+        "prm": prm,
+        "updates": settings.updates,
+        "problems": settings.problems,
+    }
+    shown = {key: value for key, value in shown.items() if value is not None}
+    write_compare_report(out / "report.html", {**data, "about": {**shown, "group size": group_size}})
     if not as_json:
-        output.console.print(table(reached))
+        print_table(compare_rows(data), output.console)
+        for claim in data["claims"]:
+            output.say(f"{claim['claim']}: {claim['verdict']}" + (f" ({claim['figures']})" if claim["figures"] else ""))
+        output.say(f"report: {out / 'report.html'}")
     output.summary(out / "summary.json")
-
-
-def compared(summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the runs of one algorithm reached: rollouts of a run in the mean, accuracies on held-out problems.
-
-    The standard error is that over seeds, None for one seed: it holds what differs from run to run, problems included
-    only as far as sampling does.
-    """
-
-    def accuracies(when: str, how: str) -> list[float]:
-        return [fmean(summary["held_out"][when][how]) for summary in summaries]
-
-    found: dict[str, Any] = {"rollouts": fmean(summary["rollouts"] for summary in summaries)}
-    for when in ("before", "after"):
-        for how in ("greedy", "sampled"):
-            values = accuracies(when, how)
-            error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-            found[f"{how}_{when}"] = {"mean": fmean(values), "standard_error": error, "seeds": values}
-    found["alarms"] = [summary["alarms"] for summary in summaries]
-    return found
-
-
-def table(found: dict[str, dict[str, Any]]) -> Table:
-    """One row an algorithm, the best sampled accuracy first."""
-    from rich.table import Table
-
-    shown = Table("algorithm", "rollouts", "sampled before", "sampled after", "greedy after", "alarms", box=None)
-    for name, one in sorted(found.items(), key=lambda item: -item[1]["sampled_after"]["mean"]):
-        alarmed = sum(bool(said) for said in one["alarms"])
-        cells = [_cell(one[key]) for key in ("sampled_before", "sampled_after", "greedy_after")]
-        shown.add_row(name, f"{one['rollouts']:.0f}", *cells, f"{alarmed} of {len(one['alarms'])} runs")
-    return shown
-
-
-def _cell(figure: dict[str, Any]) -> str:
-    error = figure["standard_error"]
-    return f"{figure['mean']:.3f}" + (f" +- {error:.3f}" if error is not None else "")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.output import Json, Out, Output
+
+if TYPE_CHECKING:
+    from pipelines.progress import Progress
+    from prm_kit.sft_settings import SftSettings
 
 
 def sft(
@@ -26,20 +30,33 @@ def sft(
 
     named = [] if policy is None else [f"policy={policy}"]
     settings = load_settings(SftSettings, config, [*(overrides or ()), *named])
+
+    output = Output(as_json)
+    with output.progress() as progress:
+        imitate_task(settings, task, out, progress, demonstrations=demonstrations, held_out=held_out)
+    output.summary(out / "summary.json")
+
+
+def imitate_task(
+    settings: SftSettings, task: str, out: Path, progress: Progress, *, demonstrations: int | None, held_out: int
+) -> dict[str, Any]:
+    """One run of `prm_kit.sft` on a task's demonstrations; the run's summary.
+
+    Raises:
+        UsageError: The task has none.
+    """
     from pipelines.task import opened
     from prm_kit.errors import UsageError
     from prm_kit.sft import fine_tune
     from prm_kit.tasks.task import DemonstratedTask
 
-    output = Output(as_json)
-    with output.progress() as progress, opened(task) as its_task:
+    with opened(task) as its_task:
         if not isinstance(its_task, DemonstratedTask):
             raise UsageError(f"task {task} has no demonstrations to imitate")
-        fine_tune(
+        return fine_tune(
             settings,
             its_task.demonstrations("train", demonstrations, settings.seed),
             its_task.demonstrations("dev", held_out, settings.seed) if held_out else (),
             out,
             progress=lambda done, total, line: progress("sft", done, total, f"loss {line['loss']:.4f}"),
         )
-    output.summary(out / "summary.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -72,21 +72,36 @@ _NEXT_SEED = 2**40
 """Far from the seeds that callers count up."""
 
 
-def generate_anew(engine: Engine, prefixes: Sequence[Sequence[int]], n: int, limits: Limits) -> list[list[Rollout]]:
-    """`Engine.generate` where a prefix may stand several times: each time it is continued with other random numbers."""
-    turns: list[list[int]] = []  # the prefixes' places: their first times, their second times, ...
-    seen: Counter[tuple[int, ...]] = Counter()
-    for place, prefix in enumerate(prefixes):
-        turn = seen[tuple(prefix)]
-        seen[tuple(prefix)] += 1
-        if turn == len(turns):
-            turns.append([])
-        turns[turn].append(place)
+def generate_anew(
+    engine: Engine, prefixes: Sequence[Sequence[int]], n: int, limits: Limits, turns: Sequence[int] | None = None
+) -> list[list[Rollout]]:
+    """`Engine.generate` where a prefix may stand several times: each time it is continued with other random numbers.
+
+    Args:
+        engine: Who continues them.
+        prefixes: As for `Engine.generate`.
+        n: Rollouts of each prefix.
+        limits: How far and how to sample.
+        turns: How often each prefix was asked for before; None: it is counted here, among the prefixes.
+    """
+    if turns is None:
+        turns = occurrences([tuple(prefix) for prefix in prefixes])
     found: list[list[Rollout]] = [[] for _ in prefixes]
-    for turn, places in enumerate(turns):
+    for turn in sorted(set(turns)):
+        places = [place for place, asked in enumerate(turns) if asked == turn]
         changed = replace(limits, seed=limits.seed + turn * _NEXT_SEED)
         for place, rollouts in zip(places, engine.generate([prefixes[i] for i in places], n, changed), strict=True):
             found[place] = rollouts
+    return found
+
+
+def occurrences(items: Sequence[Hashable]) -> list[int]:
+    """How often each item stands before its place."""
+    seen: Counter[Hashable] = Counter()
+    found = []
+    for item in items:
+        found.append(seen[item])
+        seen[item] += 1
     return found
 
 

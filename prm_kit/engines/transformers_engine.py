@@ -11,9 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from prm_kit.engines.engine import Limits, Rollout, check_request
+from prm_kit.engines.growing_cache import growing_cache
+
+_BLOCK = 128
+"""Tokens of a block of the vocabulary, where one is drawn; most vocabularies are a multiple of it."""
 
 
 class TransformersEngine:
@@ -65,7 +70,7 @@ class TransformersEngine:
         device = self.model.device
         counts = torch.tensor([len(numbers) for numbers in samples], device=device)
         prompt_PT, mask_PT = _left_padded(prefixes, device)
-        logits_PV, cache = self._prefill(prompt_PT, mask_PT)
+        logits_PV, cache = self._prefill(prompt_PT, mask_PT, limits.max_new_tokens)
         owner_B = torch.arange(len(prefixes), device=device).repeat_interleave(counts)
         if len(owner_B) > len(prefixes):
             cache.batch_select_indices(owner_B)
@@ -88,7 +93,7 @@ class TransformersEngine:
             if ends_B.any():
                 new_B[rows_B[ends_B]] = step + 1
                 stopped_B[rows_B[ends_B]] = True
-                left = (~ends_B).nonzero()[:, 0]
+                left = _without(ends_B)
                 if not len(left):
                     break
                 cache.batch_select_indices(left)
@@ -99,9 +104,11 @@ class TransformersEngine:
                 logits_BV = self._next_logits(token_B, mask_BT, length_B[rows_B] + step, cache)
         return _rollouts(ids_BT, log_probabilities_BT, new_B, stopped_B)
 
-    def _prefill(self, prompt_PT: torch.Tensor, mask_PT: torch.Tensor | None) -> tuple[torch.Tensor, DynamicCache]:
+    def _prefill(
+        self, prompt_PT: torch.Tensor, mask_PT: torch.Tensor | None, max_new_tokens: int
+    ) -> tuple[torch.Tensor, DynamicCache]:
         positions = None if mask_PT is None else (mask_PT.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self.model.config)
+        cache = growing_cache(self.model.config, prompt_PT.shape[1] + max_new_tokens)
         output = self.model(
             input_ids=prompt_PT,
             attention_mask=mask_PT,
@@ -137,19 +144,53 @@ def choose(logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature: float)
     Returns:
         token_B, and log_probability_B at temperature 1.
     """
-    log_probabilities_BV = logits_BV.float().log_softmax(-1)
+    logits_BV = logits_BV.float()
+    most_B1 = logits_BV.amax(-1, keepdim=True)
+    weights_BV = logits_BV.softmax(-1)
+    log_mass_B1 = -weights_BV.amax(-1, keepdim=True).log()  # of exp(logits - most): the likeliest token weighs 1 there
     if temperature == 0.0:
-        token_B = log_probabilities_BV.argmax(-1)
+        token_B1 = logits_BV.argmax(-1, keepdim=True)
     else:
-        # float64: in float32 the cumulative sum over a large vocabulary would lose rare tokens
-        weights_BV = (log_probabilities_BV.double() / temperature).softmax(-1)
-        cumulative_BV = weights_BV.cumsum(-1)
-        target_B = uniform_B * cumulative_BV[:, -1]
-        token_B = torch.searchsorted(cumulative_BV, target_B[:, None], right=True)[:, 0]
-        # rounding can put the target on the total itself: then the last token that has any weight
-        last_B = torch.searchsorted(cumulative_BV, cumulative_BV[:, -1:].contiguous())[:, 0]
-        token_B = torch.minimum(token_B, last_B)
-    return token_B, log_probabilities_BV.gather(-1, token_B[:, None])[:, 0]
+        if temperature != 1.0:
+            weights_BV = ((logits_BV - most_B1) / temperature).softmax(-1)
+        token_B1 = _inverted(weights_BV, uniform_B[:, None])
+    return token_B1[:, 0], (logits_BV.gather(-1, token_B1) - most_B1 - log_mass_B1)[:, 0]
+
+
+def _inverted(weights_BV: torch.Tensor, uniform_B1: torch.Tensor) -> torch.Tensor:
+    """The first token [B, 1] up to which the weights sum to more than the uniform number's share of all of them.
+
+    Cumulative sums are float64, since in float32 those over a large vocabulary would lose rare tokens: one over blocks
+    and one within the block that is met, so that a large vocabulary is gone through once, and in float32.
+    """
+    blocks_BKW = pad(weights_BV, (0, -weights_BV.shape[1] % _BLOCK)).unflatten(1, (-1, _BLOCK))
+    mass_BK = blocks_BKW.sum(-1).double()
+    cumulative_BK = mass_BK.cumsum(-1)
+    target_B1 = uniform_B1 * cumulative_BK[:, -1:]
+    block_B1 = _first_above(cumulative_BK, target_B1)
+    before_B1 = (cumulative_BK - mass_BK).gather(1, block_B1)
+    share_B1 = (target_B1 - before_B1) / mass_BK.gather(1, block_B1)
+    cumulative_BW = blocks_BKW.gather(1, block_B1[:, :, None].expand(-1, -1, _BLOCK))[:, 0].double().cumsum(-1)
+    token_B1 = block_B1 * _BLOCK + _first_above(cumulative_BW, share_B1 * cumulative_BW[:, -1:])
+    return token_B1.clamp(max=weights_BV.shape[1] - 1)
+
+
+def _first_above(cumulative_BN: torch.Tensor, target_B1: torch.Tensor) -> torch.Tensor:
+    """Index [B, 1] of the first sum above the target; where rounding left none, of the last one with any weight.
+
+    Where nothing is a number it is some index: what is drawn there has no log-probability, and whoever reads it stops.
+    """
+    last_B1 = torch.searchsorted(cumulative_BN, cumulative_BN[:, -1:].contiguous())
+    found_B1 = torch.minimum(torch.searchsorted(cumulative_BN, target_B1.contiguous(), right=True), last_B1)
+    return found_B1.clamp(max=cumulative_BN.shape[1] - 1)
+
+
+def _without(gone_B: torch.Tensor) -> torch.Tensor:
+    """Indices of the rows that stay: in their places, but for the last ones, which fill the gaps."""
+    stay = (~gone_B).nonzero()[:, 0]
+    kept = torch.arange(len(stay), device=stay.device)
+    kept[gone_B[: len(stay)]] = stay[stay >= len(stay)]
+    return kept
 
 
 def _left_padded(prefixes: list[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:

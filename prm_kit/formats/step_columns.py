@@ -6,7 +6,7 @@ A row counts as regular only if `steps.read_row` would surely accept it; all oth
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -24,6 +24,12 @@ Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
 MAX_STEPS = 1000
 """A solution with more steps is not regular."""
+
+MAX_BYTES = 1 << 18
+"""One with more bytes in its steps neither."""
+
+_MAX_BLOCK = 1 << 31
+"""Arrow counts the bytes of a block in 32 bits."""
 
 
 class Columns(NamedTuple):
@@ -59,18 +65,20 @@ _TABLE = pa.schema(
 _META = pa.schema([("rest", pa.string()), ("generator", pa.string()), ("human", pa.bool_()), ("branch", pa.int32())])
 
 
-def regular_rows(data: bytes, ends: Sequence[int], layout: StepsLayout) -> Columns:
+def regular_rows(data: bytes, ends: Integers, layout: StepsLayout) -> Columns:
     """Parse the lines that need no second look. Arrow is strict: a wrong type or key fails the whole block.
 
     Args:
-        data: Lines.
+        data: Lines; at least one.
         ends: Where each line ends; the next one begins one byte later.
         layout: The options of the format.
     """
     nothing = Columns(empty(_TABLE), empty(_META), np.zeros(0, dtype=np.int64))
-    body, metas, rows = _blank_meta(data, ends)
-    codes: dict[bytes, int] = {}
-    code = pa.array([codes.setdefault(meta, len(codes)) for meta in metas], pa.int32())
+    if len(data) >= _MAX_BLOCK:
+        return nothing
+    body, meta, rows = _cut_meta(data, ends)
+    if not len(rows):
+        return nothing
     try:
         if not data.isascii():
             data.decode("utf-8")
@@ -81,51 +89,49 @@ def regular_rows(data: bytes, ends: Sequence[int], layout: StepsLayout) -> Colum
         )
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return nothing
-    if not rows or len(table) != len(rows):
+    if len(table) != len(rows):
         return nothing
     (batch,) = table.combine_chunks().to_batches()
-    read = pa.RecordBatch.from_pylist([_read_meta(meta, layout) for meta in codes], schema=_META)
-    columns = Columns(batch, read.take(code), np.array(rows))
+    read = pa.RecordBatch.from_pylist([_read_meta(text, layout) for text in meta.dictionary.to_pylist()], schema=_META)
+    columns = Columns(batch, read.take(meta.indices), rows)
     columns = columns.where(_is_complete(columns))
     return columns.where(_agrees(columns))
 
 
-def _blank_meta(data: bytes, ends: Sequence[int]) -> tuple[bytearray, list[bytes], list[int]]:
-    """Overwrite `meta`, the last key, in each line with spaces, and every line without it: nothing is copied twice.
+def _cut_meta(data: bytes, ends: Integers) -> tuple[pa.Buffer, pa.DictionaryArray, Integers]:
+    """Cut `meta`, the last key, off each line; lines without it are left out.
 
     The marker cannot stand inside a JSON string, where its quotes would be escaped.
 
     Returns:
-        The text; of each line left what followed the marker, the line's closing brace included; and its number.
+        The lines left; of each the text of `meta`; and its number.
     """
     marker = b', "meta": ' if b', "meta": ' in data else b',"meta":'
-    body, metas, rows, start = bytearray(data), [], [], 0
-    for row, end in enumerate(ends):
-        cut = data.rfind(marker, start, end)
-        if cut < 0 or data[start] != _BRACE:
-            body[start:end] = b" " * (end - start)
-        else:
-            metas.append(data[cut + len(marker) : end])
-            rows.append(row)
-            body[cut:end] = b"}".ljust(end - cut)
-        start = end + 1
-    return body, metas, rows
+    text, starts = np.frombuffer(data, dtype=np.uint8), np.append(0, ends[:-1] + 1)
+    last = ends - 1
+    last -= text[last] == ord("\r")
+    parts = pc.split_pattern(_pieces(data, np.append(starts, len(data))), marker, max_splits=1, reverse=True)
+    rows = np.flatnonzero((text[starts] == ord("{")) & (text[last] == ord("}")) & (lengths(parts) == 2))
+    cuts = starts[rows] + np.diff(edges(parts.values))[parts.offsets.to_numpy()[rows]]
+    # Of each line five pieces: what comes before the marker, the marker, meta, the closing brace, the line's end.
+    pieces = np.stack([starts[rows], cuts, cuts + len(marker), last[rows], last[rows] + 1], axis=1)
+    lines, first = _pieces(data, np.append(pieces, len(data))), 5 * np.arange(len(rows), dtype=np.int32)
+    body = lines.take(pa.array(np.stack([first, first + 3], axis=1).ravel())).buffers()[2]
+    return body, lines.take(pa.array(first + 2)).dictionary_encode(), rows
 
 
-_BRACE = ord("{")
+def _pieces(data: bytes, at: Integers) -> pa.BinaryArray:
+    """The bytes between one place and the next."""
+    return pa.Array.from_buffers(
+        pa.binary(), len(at) - 1, [None, pa.py_buffer(at.astype(np.int32)), pa.py_buffer(data)]
+    )
 
 
-def _read_meta(tail: bytes, layout: StepsLayout) -> dict[str, Any]:
-    """What a `meta` object says, and its text without the opening brace; `tail` has the line's closing brace too.
-
-    All null: not regular.
-    """
+def _read_meta(meta: bytes, layout: StepsLayout) -> dict[str, Any]:
+    """What a `meta` object says, and its text without the opening brace. All null: not regular."""
     nothing = dict.fromkeys(_META.names)
-    tail = tail.rstrip()
-    if tail[-1:] != b"}":
-        return nothing
     try:
-        text = tail[:-1].strip().decode("utf-8")
+        text = meta.strip().decode("utf-8")
         value = parse_object(text)
         about = provenance(value, layout)
     except (InputError, UnicodeDecodeError):
@@ -173,6 +179,7 @@ def _agrees(rows: Columns) -> Booleans:
     keep[row[_blank(flat)]] = False
     keep[row[_holds(flat, _is_nul)]] = False
     keep[row[(values < -1) | (values > 1)]] = False
+    keep &= np.diff(edges(flat)[np.append(first_steps(n_steps), len(flat))]) <= MAX_BYTES
     errors = np.flatnonzero(values == -1)[::-1]
     found = np.full(len(table), -1)
     found[row[errors]] = errors - first_steps(n_steps)[row[errors]]  # backwards: the first one stays
@@ -196,7 +203,7 @@ def _holds(column: pa.Array, wanted: Callable[[Bytes], Booleans]) -> Booleans:
     held = np.zeros(len(column), dtype=bool)
     found = np.flatnonzero(wanted(np.frombuffer(column.buffers()[2] or b"", dtype=np.uint8)))
     if len(found):
-        at = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset :][: len(column) + 1]
+        at = edges(column)
         places = np.searchsorted(at, found, side="right") - 1
         held[places[(places >= 0) & (places < len(column))]] = True
     return held
@@ -212,7 +219,7 @@ def _is_escaped(data: Bytes) -> Booleans:
 
 def _blank(flat: pa.Array) -> Integers:
     """Positions of the steps that are white space only."""
-    at = np.frombuffer(flat.buffers()[1], dtype=np.int32)[flat.offset :][: len(flat) + 1]
+    at = edges(flat)
     data = np.append(np.frombuffer(flat.buffers()[2] or b"", dtype=np.uint8), np.uint8(32))
     suspects = np.flatnonzero(_MAY_BEGIN_SPACE[data[at[:-1]]] | (np.diff(at) == 0))
     blank = [position for position in suspects.tolist() if not (flat[position].as_py() or "").strip()]
@@ -227,6 +234,11 @@ _MAY_BEGIN_SPACE[[*range(0x21), 0xC2, 0xE1, 0xE2, 0xE3]] = True
 def first_steps(n_steps: Integers) -> Integers:
     """The position of each row's first step among all steps."""
     return np.cumsum(n_steps, dtype=np.int64) - n_steps
+
+
+def edges(texts: pa.StringArray) -> Integers:
+    """Where in its bytes each text begins, and the last one ends."""
+    return cast(Integers, np.frombuffer(texts.buffers()[1], dtype=np.int32)[texts.offset :][: len(texts) + 1])
 
 
 def lengths(lists: pa.ListArray) -> Integers:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import NamedTuple, cast
 
@@ -21,6 +21,7 @@ from prm_kit.formats.step_columns import (
     Columns,
     Integers,
     as_mask,
+    edges,
     empty,
     first_steps,
     lengths,
@@ -67,7 +68,6 @@ def _solutions(rows: Columns, layout: StepsLayout) -> pa.RecordBatch:
     offsets, flat = _offsets(steps), steps.flatten()
     completion = pc.binary_join(pa.ListArray.from_arrays(offsets, flat), layout.separator)
     starts, ends = _spans(flat, offsets.to_numpy(), len(layout.separator))
-    where = pc.binary_join_element_wise(starts.cast(pa.string()), ends.cast(pa.string()), "-")
     hashed = pc.binary_join_element_wise(  # the text that records.solution_id hashes
         pc.utf8_length(problem).cast(pa.string()),
         ":",
@@ -75,7 +75,7 @@ def _solutions(rows: Columns, layout: StepsLayout) -> pa.RecordBatch:
         pc.utf8_length(completion).cast(pa.string()),
         ":",
         completion,
-        pc.binary_join(pa.ListArray.from_arrays(offsets, where), ","),
+        _span_texts(starts, ends, offsets.to_numpy()),
         "",
     )
     meta = pc.binary_join_element_wise('{"row_id": "', table.column("id"), '"', rows.meta.column("rest"), "")
@@ -129,10 +129,11 @@ def _annotations(
         Rater(cast(RaterKind, kind), name) for kind, name in (p.split("\n", 1) for p in pairs.dictionary.to_pylist())
     ]
     head, middles, tail = _annotation_texts(raters)
-    pieces = _label_texts().take(pa.array(step * 3 + value.to_numpy() + 1))
+    which = step * 3 + value.to_numpy() + 1
+    which[offsets.to_numpy()[1:] - 1] += 3 * MAX_STEPS
     hashed = pc.binary_join_element_wise(  # the text that Annotation.id hashes
         head,
-        pc.binary_join(pa.ListArray.from_arrays(offsets, pieces), ", "),
+        _together(_label_texts(), which, offsets.to_numpy()),
         pa.array(middles, pa.string()).take(pairs.indices),
         solutions.column("id"),
         tail,
@@ -173,11 +174,33 @@ def _annotation_texts(raters: Sequence[Rater]) -> tuple[str, list[str], str]:
 
 @cache
 def _label_texts() -> pa.Array:
-    """The JSON text of every possible label, that of value v of step s at 3 s + v + 1."""
-    return pa.array(
-        [json.dumps({"step": step, "value": value}) for step in range(MAX_STEPS) for value in LABEL_VALUES],
-        pa.string(),
-    )
+    """The JSON text of every possible label: of value v of step s, and a comma, at 3 s + v + 1; then without comma."""
+    texts = [json.dumps({"step": step, "value": value}) for step in range(MAX_STEPS) for value in LABEL_VALUES]
+    return pa.array([text + ", " for text in texts] + texts, pa.string())
+
+
+def _span_texts(starts: pa.Array, ends: pa.Array, offsets: Integers) -> pa.StringArray:
+    """The spans of each row as text: 0-5,7-12."""
+    size = 1 << int(ends.to_numpy().max()).bit_length()
+    which = np.empty(2 * len(starts), dtype=np.int32)
+    which[0::2] = starts
+    which[1::2] = ends.to_numpy() + size
+    which[2 * offsets[1:] - 1] += size
+    return _together(_numbers(size), which, 2 * offsets)
+
+
+@lru_cache(maxsize=2)
+def _numbers(size: int) -> pa.StringArray:
+    """The numbers below `size` as text: with a dash, with a comma, bare."""
+    bare = pa.array(np.arange(size)).cast(pa.string())
+    return pa.concat_arrays([pc.binary_join_element_wise(bare, end, "") for end in ("-", ",", "")])
+
+
+def _together(texts: pa.StringArray, which: Integers, offsets: Integers) -> pa.StringArray:
+    """Some of `texts`, one after the other, in rows that begin at `offsets` of them; copied once."""
+    pieces = texts.take(pa.array(which))
+    at = edges(pieces)[offsets]
+    return pa.StringArray.from_buffers(len(at) - 1, pa.py_buffer(at), pieces.buffers()[2])
 
 
 def _spans(flat: pa.Array, offsets: Integers, gap: int) -> tuple[pa.Array, pa.Array]:

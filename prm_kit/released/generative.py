@@ -65,9 +65,14 @@ class Writing:
     token_budget: int = 16_384
 
     def write(
-        self, solutions: Sequence[Solution], prompts: Sequence[list[int]], stops: Sequence[Sequence[str]], sample: int
+        self,
+        solutions: Sequence[Solution],
+        prompts: Sequence[list[int]],
+        stops: Sequence[Sequence[str]],
+        sample: int,
+        turn: int = 0,
     ) -> list[Written]:
-        """One text for each prompt."""
+        """One text for each prompt, the one of this sample and turn, whatever is asked beside it."""
         most = int(getattr(self.model.config, "max_position_embeddings", None) or 1 << 30)
         for solution, prompt in zip(solutions, prompts, strict=True):
             if len(prompt) + self.max_new_tokens > most:
@@ -78,9 +83,8 @@ class Writing:
                     len(prompt) + self.max_new_tokens,
                     most,
                 )
-        return write_until(
-            self.engine, self.chat, prompts, stops, self.max_new_tokens, self.temperature, self.seed + sample
-        )
+        seed = (self.seed, sample, turn)
+        return write_until(self.engine, self.chat, prompts, stops, self.max_new_tokens, self.temperature, seed)
 
 
 class GenPrm:
@@ -117,14 +121,14 @@ class GenPrm:
         roles: list[tuple[str, str | None]] = [("system", GENPRM_SYSTEM)]
         roles += [(role, None) for _ in range(number) for role in ("user", "assistant")][:-1]
 
-        def write(tails: Sequence[str], stop: str) -> tuple[list[list[int]], list[Written]]:
+        def write(tails: Sequence[str], stop: str, turn: int) -> tuple[list[list[int]], list[Written]]:
             chat = self.writing.chat
             prompts = [chat.ids(roles, contents, tail, False) for (_, contents), tail in zip(asked, tails, strict=True)]
-            return prompts, self.writing.write(solutions, prompts, [[stop]] * len(prompts), sample)
+            return prompts, self.writing.write(solutions, prompts, [[stop]] * len(prompts), sample, turn)
 
-        _, analyses = write([opening] * len(asked), "</analyze>\n")
+        _, analyses = write([opening] * len(asked), "</analyze>\n", 2 * number)
         tails = [f"{opening}{one.text}{'' if one.stop else '</analyze>' + chr(10)}{GENPRM_OUTPUT}" for one in analyses]
-        prompts, outputs = write(tails, "</output>\n")
+        prompts, outputs = write(tails, "</output>\n", 2 * number + 1)
         for (_, contents), tail, output in zip(asked, tails, outputs, strict=True):
             contents.append(tail + output.text)
         return self._verdicts(solutions, prompts, outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def write_until(
     stops: Sequence[Sequence[str]],
     max_new_tokens: int,
     temperature: float,
-    seed: int,
+    seed: Sequence[int],
 ) -> list[Written]:
     """Continue each prefix until one of its stop strings, the end-of-sequence token, or the limit.
 
@@ -108,7 +109,8 @@ def write_until(
         stops: For each prefix its stop strings.
         max_new_tokens: Most tokens each may write.
         temperature: 0 takes the likeliest token.
-        seed: Of the sampling.
+        seed: Of the sampling, numbers that no other text of the same conversation has. Each piece of a text draws with
+            numbers of its own, which do not depend on what is written beside it.
     """
     eos = chat.tokenizer.eos_token_id
     found: list[Written | None] = [None] * len(prefixes)
@@ -117,13 +119,18 @@ def write_until(
         open_ = [index for index, written in enumerate(found) if written is None]
         if not open_:
             break
-        limits = Limits(min(_CHUNK, max_new_tokens - done), (eos,), temperature, seed)
+        limits = Limits(min(_CHUNK, max_new_tokens - done), (eos,), temperature, _seed_of(*seed, done))
         asked = [[*prefixes[index], *ids[index]] for index in open_]
         for index, (rollout,) in zip(open_, engine.generate(asked, 1, limits), strict=True):
             ended = rollout.finish == "stop"
             ids[index] += rollout.ids[:-1] if ended else rollout.ids
             found[index] = _stopped(chat, ids[index], stops[index], ended or done + _CHUNK >= max_new_tokens)
     return [Written(one, _decode(chat, one), None) if w is None else w for one, w in zip(ids, found, strict=True)]
+
+
+def _seed_of(*numbers: int) -> int:
+    digest = hashlib.blake2b(" ".join(map(str, numbers)).encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "little")
 
 
 def _stopped(chat: Chat, ids: list[int], stops: Sequence[str], ended: bool) -> Written | None:

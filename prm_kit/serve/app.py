@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from prm_kit import __version__
 from prm_kit.endpoint import Key
-from prm_kit.errors import PrmKitError
+from prm_kit.errors import PrmKitError, UsageError
 from prm_kit.records import Solution
 from prm_kit.score import StepScorer, StepScores
 from prm_kit.serve.batcher import Batcher, ClosingError, QueueFullError
@@ -29,6 +29,7 @@ from prm_kit.serve.messages import (
     Failure,
     ScoreRequest,
     ScoreResponse,
+    ServedPrm,
     scored_item,
 )
 from prm_kit.serve.metrics import CONTENT_TYPE, Metrics
@@ -41,7 +42,7 @@ T = TypeVar("T")
 
 Aggregate = Annotated[AggregationName, Query(description="What makes one reward of the steps' rewards.")]
 
-ROUTES = frozenset({"/v1/score", "/get_reward", "/slime", "/health", "/metrics", "/openapi.json"})
+ROUTES = frozenset({"/v1/score", "/v1/prm", "/get_reward", "/slime", "/health", "/metrics", "/openapi.json"})
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": Failure, "description": "The token is missing or wrong."},
@@ -66,6 +67,7 @@ def create_app(
     aggregation: AggregationName = "min",
     token: Key | None = None,
     count_tokens: CountTokens | None = None,
+    fingerprint: str | None = None,
 ) -> FastAPI:
     """Make the application. Its scoring thread runs as long as the application's lifespan.
 
@@ -75,7 +77,15 @@ def create_app(
         aggregation: What makes a solution's score where a request does not say.
         token: What clients must show; None: nothing.
         count_tokens: Counts the tokens of solutions; None: estimated from their bytes.
+        fingerprint: Of what scores, told to clients, so that none takes another PRM for it; None: not known.
+
+    Raises:
+        UsageError: A product is asked for of numbers that are no probabilities.
     """
+    if aggregation == "product" and is_unbounded(scorer):
+        raise UsageError(
+            f"aggregation product: the scores of {scorer.name} are no probabilities; choose min, last or mean"
+        )
     settings = settings or ServeSettings()
     metrics = Metrics()
     batcher = Batcher(scorer, settings.batch_tokens, settings.queue_items, metrics.batch)
@@ -99,7 +109,7 @@ def create_app(
     )
     for kind, handler in _HANDLERS.items():
         app.exception_handler(kind)(handler)
-    _add_score(app, service, scorer.name, aggregation)
+    _add_score(app, service, ServedPrm(scorer=scorer.name, fingerprint=fingerprint, aggregation=aggregation))
     _add_rewards(app, service, aggregation)
 
     @app.get("/health", responses={405: _REFUSALS[405], 503: {"description": "Alive, but not taking requests."}})
@@ -116,7 +126,18 @@ def create_app(
     return app
 
 
-def _add_score(app: FastAPI, service: Service, name: str, default: AggregationName) -> None:
+def is_unbounded(scorer: StepScorer) -> bool:
+    """Whether a scorer is known to give numbers without bounds, from its card."""
+    card = getattr(getattr(scorer, "prm", None), "card", None)
+    return getattr(card, "readout", None) == "unbounded"
+
+
+def _add_score(app: FastAPI, service: Service, served: ServedPrm) -> None:
+    @app.get("/v1/prm", responses=_REFUSALS)
+    async def prm() -> ServedPrm:
+        """Who scores."""
+        return served
+
     @app.post("/v1/score", responses=_FAILURES)
     async def score(body: ScoreRequest, request: Request) -> ScoreResponse:
         """Score every step of one or many solutions."""
@@ -124,9 +145,9 @@ def _add_score(app: FastAPI, service: Service, name: str, default: AggregationNa
         made = await asyncio.to_thread(service.solutions, body.items)
         solutions = _all_of(Solution, made)
         answers = _all_of(StepScores, await service.answers(solutions, lambda: _client_gone(request)))
-        how = body.aggregation or default
+        how = body.aggregation or served.aggregation
         items = [scored_item(solution, scores, how) for solution, scores in zip(solutions, answers, strict=True)]
-        return ScoreResponse(scorer=name, aggregation=how, items=items)
+        return ScoreResponse(scorer=served.scorer, fingerprint=served.fingerprint, aggregation=how, items=items)
 
 
 def _add_rewards(app: FastAPI, service: Service, default: AggregationName) -> None:

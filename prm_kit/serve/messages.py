@@ -101,11 +101,28 @@ class ScoredItem(Settings):
         return StepScores(tuple(step.probabilities for step in self.steps), unbounded, unsure if known else None)
 
 
+class ServedPrm(Settings):
+    """Who scores.
+
+    Attributes:
+        scorer: What the scorer is called.
+        fingerprint: Another one where other files score; null: not known.
+        aggregation: What makes a solution's score unless a request says otherwise.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    scorer: str
+    fingerprint: str | None
+    aggregation: AggregationName
+
+
 class ScoreResponse(Settings):
     """Answers in the order asked.
 
     Attributes:
         scorer: What the scorer is called.
+        fingerprint: See `ServedPrm`.
         aggregation: What made the solutions' scores.
         items: One per item of the request.
     """
@@ -113,6 +130,7 @@ class ScoreResponse(Settings):
     model_config = ConfigDict(extra="ignore")
 
     scorer: str
+    fingerprint: str | None = None
     aggregation: AggregationName
     items: list[ScoredItem]
 

@@ -20,7 +20,7 @@ from prm_kit.endpoint import Key, check_address
 from prm_kit.errors import InputError, PrmKitError
 from prm_kit.records import Solution
 from prm_kit.score import StepScores, check_scores
-from prm_kit.serve.messages import Failure, ScoreRequest, ScoreResponse, item_of
+from prm_kit.serve.messages import Failure, ScoreRequest, ScoreResponse, ServedPrm, item_of
 
 LARGEST_ANSWER = 64 * 2**20
 """Bytes of an answer after which it is not read on."""
@@ -51,8 +51,10 @@ class RemoteScorer:
     """Scores steps by asking a `prm-kit serve`.
 
     Attributes:
+        runs_elsewhere: True: whoever asks may work on while it waits for the answer.
         name: What reports call it.
         aggregation: What the server makes a solution's score with; None until the first answer.
+        fingerprint: Of the PRM that it scores with; None until the first answer, or where the server does not say.
 
     Args:
         url: Such as "http://127.0.0.1:8000".
@@ -69,6 +71,8 @@ class RemoteScorer:
         UsageError: No address that may be asked.
     """
 
+    runs_elsewhere = True
+
     def __init__(
         self,
         url: str,
@@ -84,6 +88,7 @@ class RemoteScorer:
         address, local = check_address(url, name="the server's address", insecure=insecure)
         self.name = name or address.partition("://")[2]
         self.aggregation: str | None = None
+        self.fingerprint: str | None = None
         self._address = address
         self._items = items
         self._in_flight = in_flight
@@ -118,6 +123,35 @@ class RemoteScorer:
         scores = [found[index] for index in range(len(solutions))]
         check_scores(solutions, scores)
         return scores
+
+    def ask(self) -> str | None:
+        """Ask the server what it scores with, and return the fingerprint.
+
+        Raises:
+            RemoteError: It does not answer, or is another kind of server.
+        """
+        try:
+            with self._client() as client:
+                response = client.get("/v1/prm")
+        except (httpx2.TransportError, httpx2.StreamError) as error:
+            raise RemoteError(f"{self._address}: {type(error).__name__}: {error}") from None
+        if response.status_code != 200:
+            raise RemoteError(str(self._fault(response, response.content, [])))
+        try:
+            answer = ServedPrm.model_validate_json(response.content)
+        except ValidationError:
+            raise RemoteError(f"{self._address}: does not say what it scores with; is it a prm-kit serve?") from None
+        self._know(answer)
+        return self.fingerprint
+
+    def _know(self, answer: ServedPrm | ScoreResponse) -> None:
+        """Remember what the server says of itself, and refuse scores of two PRMs as those of one."""
+        if self.fingerprint not in (None, answer.fingerprint):
+            raise RemoteError(
+                f"{self._address}: the server scores with another PRM than before ({answer.fingerprint}, not "
+                f"{self.fingerprint}): scores of both would be mixed; start over with one of them"
+            )
+        self.fingerprint, self.aggregation = answer.fingerprint, answer.aggregation
 
     def _client(self) -> httpx2.Client:
         return httpx2.Client(
@@ -183,7 +217,7 @@ class RemoteScorer:
         for solution, item in zip(solutions, answer.items, strict=True):
             if tuple(item.spans) != solution.spans:
                 raise RemoteError(f"{self._address}: solution {solution.id}: scores of other steps than were asked")
-        self.aggregation = answer.aggregation
+        self._know(answer)
         return [item.step_scores() for item in answer.items]
 
     def _fault(self, response: httpx2.Response, text: bytes, solutions: Sequence[Solution]) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -74,8 +75,9 @@ class Service:
             ClosingError: The server is shutting down.
             ClientGoneError: The client has left.
         """
-        tokens = await asyncio.to_thread(self._count_tokens, solutions)
-        fitting = [index for index, count in enumerate(tokens) if count <= self._settings.max_tokens]
+        counted = await asyncio.to_thread(self._counted, solutions)
+        tokens = {index: count for index, count in enumerate(counted) if isinstance(count, int)}
+        fitting = [index for index, count in tokens.items() if count <= self._settings.max_tokens]
         job = self._batcher.submit([solutions[index] for index in fitting], [tokens[index] for index in fitting])
         scored: asyncio.Future[Any] = asyncio.wrap_future(job.future)
         gone: asyncio.Future[Any] = asyncio.ensure_future(client_gone())
@@ -88,11 +90,25 @@ class Service:
                 self.metrics.cancelled.inc()
         if not scored.done():
             raise ClientGoneError
-        found = dict(zip(fitting, scored.result(), strict=True))
-        answers = [found.get(index) or self._too_long(count) for index, count in enumerate(tokens)]
+        found: dict[int, Answer] = dict(zip(fitting, scored.result(), strict=True))
+        answers = [
+            found.get(index) or (self._too_long(count) if isinstance(count, int) else count)
+            for index, count in enumerate(counted)
+        ]
         for answer in answers:
             self._count(answer)
         return answers
+
+    def _counted(self, solutions: Sequence[Solution]) -> list[int | Exception]:
+        """Tokens of each solution, or why they cannot be counted; what fails for one fails for no other."""
+        try:
+            return list(self._count_tokens(solutions))
+        except Exception as error:
+            if len(solutions) == 1:
+                if not isinstance(error, PrmKitError):
+                    logging.getLogger(__name__).exception("tokens cannot be counted")
+                return [error]
+        return [count for solution in solutions for count in self._counted([solution])]
 
     def _made(self, make: Callable[[], Solution], characters: int) -> Solution | PrmKitError:
         try:

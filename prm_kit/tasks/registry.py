@@ -15,7 +15,7 @@ OpenTask = Callable[[str], Task]
 
 
 def open_task(name: str) -> Task:
-    """Open a task: "arithmetic", "file:PATH" or "reasoning-gym:DATASET".
+    """Open a task: "arithmetic", "reasoning-gym:DATASET", or "file:SOURCE" (`prm_kit.tasks.problem_file`).
 
     Raises:
         UsageError: Unknown task, or its argument is missing, superfluous or wrong.

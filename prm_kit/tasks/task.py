@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from random import Random
 from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
@@ -79,6 +80,11 @@ def split_of(text: str) -> Split:
     if tenth in _TENTHS["dev"]:
         return "dev"
     return "test" if tenth in _TENTHS["test"] else "train"
+
+
+def folded(text: str) -> str:
+    """A problem's text without its looks (case, white space, width of letters), to find it again elsewhere."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def check_split(split: str) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines.data import source_files
-from pipelines.recipe import Recipe, Source, recipe_path, shipped_recipes
+from pipelines.recipe import Recipe, Source, load_recipe, shipped_recipes
 from prm_kit.errors import UsageError
 from prm_kit.settings import load_settings
 
@@ -24,7 +24,7 @@ def write(tmp_path, text):
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_every_shipped_recipe_is_valid(name):
-    assert load_settings(Recipe, recipe_path(name)).name == name
+    assert load_recipe(name).name == name
 
 
 def test_a_wrong_key_deep_in_a_recipe_names_file_line_and_nearest(tmp_path):
@@ -43,7 +43,7 @@ def test_a_stage_that_names_no_source_is_refused_with_the_nearest(tmp_path):
 
 def test_an_unknown_recipe_lists_the_shipped_ones():
     with pytest.raises(UsageError, match=r"unknown recipe 'prm80k'. Did you mean 'prm800k'"):
-        recipe_path("prm80k")
+        load_recipe("prm80k")
 
 
 def test_paths_are_globs_below_the_root(tmp_path):

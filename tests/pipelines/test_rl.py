@@ -1,9 +1,13 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from rl.presets import ALGORITHMS
+from rl.scenarios import BEFORE, MEASURED, SCENARIOS
 
 
 def run(*arguments):
@@ -50,10 +54,30 @@ def test_weights_that_turn_right_and_wrong_around_are_told():
 
 
 def test_recommend_prints_the_scenarios():
-    assert "dapo -> gfpo-anchored" in run("recommend").stdout
-    assert json.loads(run("recommend", "--json").stdout)[0]["measured"] == "not yet"
+    printed = run("recommend").stdout
+    assert "dapo -> gfpo-anchored" in printed
+    assert "vapo 0.591 +- 0.013" in printed
+    assert "No sequence of stages was measured" in printed
+    found = json.loads(run("recommend", "--json").stdout)
+    assert found["scenarios"][3]["measured"] == {"vapo": {"mean": 0.591, "standard_error": 0.013}}
+    assert found["measured_by"].startswith("prm-kit rl compare arithmetic")
+
+
+def test_what_was_measured_is_what_the_results_say():
+    results = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    for name, (mean, error) in MEASURED.items():
+        assert re.search(rf"\| `{name}` \|[^|]*\| {mean:.3f} \+- {error:.3f} \|", results), name
+    assert f"Before: sampled {BEFORE}" in results
+    assert {name for scenario in SCENARIOS for name in scenario.stages} - {"sft"} <= set(ALGORITHMS)
 
 
 @pytest.mark.parametrize("arguments", [("show", "gppo"), ("show", "grpo", "surrogat=cispo"), ("show", "grpo", "x")])
 def test_what_does_not_exist_ends_with_two(arguments):
     assert run(*arguments).exit_code == 2
+
+
+def test_torchrun_starts_nothing_but_training(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = run("show", "grpo")
+    assert refused.exit_code == 2
+    assert "only rl train" in refused.output

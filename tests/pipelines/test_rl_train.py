@@ -65,7 +65,8 @@ def test_algorithms_are_compared_on_the_same_rollouts_and_seeds(models, tmp_path
     assert found["grpo"]["sampled_before"] == found["rloo"]["sampled_before"]
     again = invoke(*ask)
     assert again.exit_code == 0
-    assert "2 runs" in again.output
+    assert "dense rewards beat outcomes alone: not run" in again.output
+    assert all((tmp_path / name / "report.html").exists() for name in ("", "grpo/seed-1"))
 
 
 def test_a_contested_name_says_what_it_means_and_a_dense_algorithm_asks_for_a_prm(models, tmp_path):
@@ -89,3 +90,18 @@ def test_a_task_without_demonstrations_and_a_wrong_key_are_refused(models, tmp_p
     wrong = invoke("rl", "train", "arithmetic", "--policy", "x", "--out", tmp_path / "b", "learning_rat=1")
     assert wrong.exit_code == 2
     assert "learning_rate" in wrong.stderr
+
+
+def test_problems_of_ones_own_are_trained_on_but_for_those_held_out(models, tmp_path):
+    rows = [{"prompt": f"Start with {i}, add {i}.", "label": str(2 * i)} for i in range(10, 16)]
+    for name, some in (("train.jsonl", rows), ("test.jsonl", rows[:2])):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
+    ask = ["rl", "train", f"file:{tmp_path}/train.jsonl#problem=prompt,answer=label", "--policy", models / "policy",
+           "--held-out", 2, "updates=1", "problems=2", "group_size=2", "max_new_tokens=8", "split=newline"]  # fmt: skip
+    result = invoke(*ask, "--held-out-file", tmp_path / "test.jsonl", "--out", tmp_path / "rl")
+    assert result.exit_code == 0, result.output
+    assert "train.jsonl: 2 of 6 problems are held out too and are not trained on, the first: row 1" in result.output
+    assert len(json.loads((tmp_path / "rl" / "summary.json").read_text())["held_out"]["after"]["greedy"]) == 2
+    refused = invoke("rl", "train", "arithmetic", *ask[3:], "--held-out-file", "x.jsonl", "--out", tmp_path / "no")
+    assert refused.exit_code == 2
+    assert "--held-out-file goes with a task file:SOURCE" in refused.output

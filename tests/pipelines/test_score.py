@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.evaluate import check_scored, evaluate_models
@@ -136,3 +137,18 @@ def test_an_evaluation_counts_what_is_too_long_against_the_model_and_says_so(tmp
     assert evaluation["steps"]["prm"]["answered"] == 5 - 2 * refused
     with pytest.raises(InputError, match=r"rejects-prm\.jsonl"):
         check_scored(evaluation, 0.1)
+
+
+def test_scores_of_a_server_are_not_gone_on_with_by_another_prm(backbone, tmp_path, monkeypatch):
+    served = {"fingerprint": "old"}
+    monkeypatch.setattr("prm_kit.serve.remote.RemoteScorer.ask", lambda self: served["fingerprint"])
+    monkeypatch.setattr("pipelines.scorers.scorer_of", lambda *_, **__: Unbounded())
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"problem": "1 + 1 ?", "steps": ["2"], "labels": [1]}) + "\n")
+    words = ["score", "http://127.0.0.1:1", str(data), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert CliRunner().invoke(app, words).exit_code == 0
+    served["fingerprint"] = "new"
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 2
+    assert "a model that has changed since" in again.output

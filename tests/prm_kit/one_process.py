@@ -1,8 +1,10 @@
 """One of the processes of a run, as torchrun would start it. `test_train_processes` hands it JOB.
 
-JOB: rank, size, port, runs (each the arguments of `train`), stop: {rank, update, signal} or None.
+JOB: rank, size, port, runs (each the arguments of `train`), stop: {rank, update, signal} or None, short: {rank, tokens}
+(what memory that process has for one micro-batch; now and then, every fourth time, for no two sequences) or None.
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -21,9 +23,10 @@ import torch  # noqa: E402
 
 from prm_kit.distributed import world_of_torchrun  # noqa: E402
 from prm_kit.train import _Run, train  # noqa: E402
+from prm_kit.train_forward import Forward  # noqa: E402
 
 torch.set_num_threads(1)
-stop, update = job["stop"], _Run._update
+stop, short, update, logits = job["stop"], job["short"], _Run._update, Forward.logits
 
 
 def updating(run, interruption):
@@ -32,7 +35,18 @@ def updating(run, interruption):
     update(run, interruption)
 
 
-_Run._update = updating
+calls = itertools.count(1)
+
+
+def computing(forward, batch):
+    found = logits(forward, batch)
+    scarce = short and short["rank"] == job["rank"]
+    if scarce and (forward.computed_tokens(batch) > short["tokens"] or (next(calls) % 4 == 0 and len(batch) > 1)):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return found
+
+
+_Run._update, Forward.logits = updating, computing
 try:
     with world_of_torchrun():
         for arguments in job["runs"]:

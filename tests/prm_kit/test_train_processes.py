@@ -34,7 +34,9 @@ def settings(backbone: str, **changes) -> TrainSettings:
     )
 
 
-def together(tmp_path: Path, size: int, runs: list[tuple], stop: dict | None = None) -> list[tuple[int, str]]:
+def together(
+    tmp_path: Path, size: int, runs: list[tuple], stop: dict | None = None, short: dict | None = None
+) -> list[tuple[int, str]]:
     """Exit code and error of each of `size` processes that train `runs`, one after the other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -45,7 +47,7 @@ def together(tmp_path: Path, size: int, runs: list[tuple], stop: dict | None = N
     errors.mkdir(exist_ok=True)
     processes = []
     for rank in range(size):
-        job = {"rank": rank, "size": size, "port": port, "runs": runs, "stop": stop, "errors": errors}
+        job = {"rank": rank, "size": size, "port": port, "runs": runs, "stop": stop, "short": short, "errors": errors}
         processes.append(context.Process(target=runpy.run_path, args=(str(SCRIPT), {"JOB": job})))
         processes[-1].start()
     for process in processes:
@@ -89,6 +91,16 @@ WAYS = {
     "head first": {"updates": 3, "head_updates": 1},
     "ensemble": {"updates": 2, "objective": "ensemble", "members": 2},
     "ranking": {"updates": 2, "objective": "pqm", "neutral_policy": "positive"},
+    "causal": {"updates": 2, "objective": "causal", "neutral_policy": "positive", "head_updates": 1},
+    "implicit": {"updates": 3, "objective": "implicit", "target": "outcome"},
+    "implicit, thrifty": {
+        "updates": 2,
+        "objective": "implicit",
+        "target": "outcome",
+        "lora": LoraSettings(rank=2),
+        "reshard": True,
+        "gradient_checkpointing": True,
+    },
     "all at once": {
         "updates": 3,
         "precision": "bfloat16",
@@ -100,11 +112,12 @@ WAYS = {
 
 
 @pytest.fixture(scope="module")
-def trained(backbone, tmp_path_factory):
+def trained(backbone, language_model, tmp_path_factory):
     """Folders of the same runs by one process and by two."""
     path = tmp_path_factory.mktemp("ways")
     data = {name: (sums(5), sums(3, 50)) if name == "ragged" else (sums(16), sums(5, 50)) for name in WAYS}
-    asked = {name: settings(backbone, **changes) for name, changes in WAYS.items()}
+    source = {name: language_model if name.startswith(("causal", "implicit")) else backbone for name in WAYS}
+    asked = {name: settings(source[name], **changes) for name, changes in WAYS.items()}
     for name in WAYS:
         train(asked[name], *data[name], path / "one" / name)
     codes = together(path, 2, [(asked[name], *data[name], path / "two" / name) for name in WAYS])
@@ -139,11 +152,22 @@ def test_the_checkpoint_of_two_processes_is_a_plain_one(trained):
     assert json.loads((one / "prm.json").read_text()) == json.loads((two / "prm.json").read_text())
 
 
-def test_an_implicit_prm_is_refused_by_several_processes(backbone, tmp_path):
-    asked = settings(backbone, objective="implicit", target="outcome")
-    for code, said in together(tmp_path, 2, [(asked, sums(4), [], tmp_path / "out")]):
-        assert code == 2
-        assert "objective implicit trains in one process" in said
+def test_where_one_process_runs_out_of_memory_all_go_on_with_smaller_micro_batches(backbone, tmp_path):
+    asked = settings(backbone, updates=2, eval_every=1, micro_batch_tokens=200, batch_tokens=150)
+    data = sums(16), sums(5, 50)
+    train(asked, *data, tmp_path / "one")
+    two = tmp_path / "two"
+    codes = together(tmp_path, 2, [(asked, *data, two)], short={"rank": 1, "tokens": 30})
+    assert [code for code, _ in codes] == [0, 0], codes
+    assert_same(tmp_path / "one", two)
+    assert json.loads((two / "summary.json").read_text())["micro_batch_tokens"] < 60
+    thrifty = settings(backbone, updates=2, micro_batch_tokens=200, batch_tokens=150, reshard=True)
+    (first, _), (second, said) = together(
+        tmp_path, 2, [(thrifty, *data, tmp_path / "3")], short={"rank": 1, "tokens": 30}
+    )
+    assert (first, second) == (1, 1)
+    assert "process 1 has no memory for a micro-batch" in said
+    assert "reshard: false" in said
 
 
 def test_killed_or_stopped_processes_go_on_as_many_or_as_others(backbone, tmp_path):

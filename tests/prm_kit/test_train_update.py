@@ -82,8 +82,9 @@ def test_a_sequence_that_alone_is_too_much_is_named_with_what_to_set(backbone, t
         train(settings(backbone), labelled(6), [], tmp_path)
 
 
-def test_of_several_processes_none_tries_less_on_its_own(backbone, tmp_path):
-    work = Work(forward=_Budget(400), shards=None, world=World(1, 2))  # type: ignore[arg-type]
+def test_of_processes_that_go_layer_by_layer_together_none_tries_less_on_its_own():
+    shards = SimpleNamespace(works_alone=False)
+    work = Work(forward=_Budget(400), shards=shards, world=World(1, 2))  # type: ignore[arg-type]
     with pytest.raises(PrmKitError, match=r"process 1 has no memory .*lower micro_batch_tokens \(now 400\)"):
         work._fitting(_out_of_memory)
 
@@ -92,7 +93,7 @@ def test_of_several_processes_none_tries_less_on_its_own(backbone, tmp_path):
 def test_of_several_processes_only_those_whose_loss_is_not_finite_name_solutions(told, suspects):
     class Other(World):
         def gather(self, value):
-            return [value, (float("nan"), *told, ["theirs too"])]
+            return [value] if value is None else [value, (float("nan"), *told, ["theirs too"])]
 
     weight = torch.nn.Parameter(torch.ones(1))
     shards = Shards(

@@ -268,3 +268,14 @@ def test_uncentred_is_the_credit(make_batch):
 def test_a_missing_critic_is_said(make_batch):
     with pytest.raises(UsageError, match="gae_tokens needs values_BT"):
         outcome(gae_tokens, make_batch([1], values_BT=None))
+
+
+def test_opo_compares_with_the_mean_weighed_by_length(make_batch):
+    # lengths 1 and 3, rewards 1 and 0: baseline (1*1 + 3*0) / 4 = 0.25
+    batch = make_batch([1.0, 0.0], lengths=[1, 3])
+    reward_BT = batch.reward_B[:, None].expand(batch.mask_BT.shape)
+    found = ESTIMATORS["length_weighted_mean"](reward_BT, batch.mask_BT, batch)
+    assert found.tolist() == [[0.75, 0.0, 0.0], [-0.25, -0.25, -0.25]]
+    assert float(found.sum()) == 0.0  # so the advantages of a group add up to nothing, token by token
+    alone = make_batch([1.0], lengths=[2])
+    assert not ESTIMATORS["length_weighted_mean"](torch.ones(1, 2), alone.mask_BT, alone).any()

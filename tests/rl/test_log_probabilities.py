@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from prm_kit.errors import InputError
+from rl import log_probabilities
 from rl.log_probabilities import token_log_probabilities, token_log_probabilities_and_entropies
 
 
@@ -94,3 +95,33 @@ def test_ids_and_shapes_that_do_not_fit_are_refused():
         token_log_probabilities(hidden, head, ids + 37)
     with pytest.raises(InputError, match="do not fit together"):
         token_log_probabilities(hidden, head, ids[0])
+
+
+def test_tiles_that_are_kept_are_a_small_share_of_all(monkeypatch):
+    hidden, head, ids = tensors(shape=(8,), vocabulary=320)
+    products = []
+    real = log_probabilities._product
+
+    def counted(one, other):
+        products.append((len(one), len(other)))
+        return real(one, other)
+
+    monkeypatch.setattr(log_probabilities, "_product", counted)
+    token_log_probabilities(hidden, head, ids, tile_elements=8 * 16).sum().backward()
+    # 20 tiles of 16; 3 of them, 15 %, are kept: 20 forward, 17 again, 20 for the hidden states' gradient
+    assert products.count((8, 16)) == 37
+    assert products.count((8, 8)) == 20
+    products.clear()
+    with torch.no_grad():
+        token_log_probabilities(hidden, head, ids, tile_elements=8 * 16)
+    assert len(products) == 20
+    expected = torch.autograd.grad(plain(hidden, head, ids)[0].sum(), (hidden, head))
+    for a, b in zip((hidden.grad, head.grad), expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_without_onednn_it_is_the_same(monkeypatch):
+    hidden, head, ids = tensors()
+    found = token_log_probabilities(hidden, head, ids, tile_elements=60)
+    monkeypatch.setattr(log_probabilities, "_ONE_DNN", None)
+    assert torch.allclose(found, token_log_probabilities(hidden, head, ids, tile_elements=60), atol=1e-6)

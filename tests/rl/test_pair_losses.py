@@ -11,6 +11,7 @@ from rl.pair_losses import (
     advantage_pairs,
     gfpo,
     gfpo_anchored,
+    gfpo_gated,
     srpo,
 )
 from rl.pairs import Candidates, Pair, ranked
@@ -35,6 +36,24 @@ def test_gfpo_anchored_by_hand():
     # NLL of the better, per token: -(log .4 + log .3) / 2, x .1
     expected = -0.5 * math.log(sigmoid(1.5 * math.log(2))) - 0.1 * (math.log(0.4) + math.log(0.3)) / 2
     assert gfpo_anchored(NEW, OLD, None, MASK, PAIRS).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_gfpo_gated_by_hand():
+    # after the fork, as sums: better moved log 2 + 0, worse -log 2; NLL of the better -(log .4 + log .3), x .1
+    expected = -0.5 * math.log(sigmoid(2 * math.log(2))) - 0.1 * (math.log(0.4) + math.log(0.3))
+    assert gfpo_gated(NEW, OLD, None, MASK, PAIRS).item() == pytest.approx(expected, abs=1e-6)
+    # went wrong in its first token, before the fork: there both are the same prediction, so nothing is left of it
+    before = PairTensors.of([Pair(0, 1, gap=0.5, fork=1, weight=1.0, wrong=(0, 1))])
+    expected = -0.5 * math.log(sigmoid(math.log(2))) - 0.1 * (math.log(0.4) + math.log(0.3))
+    assert gfpo_gated(NEW, OLD, None, MASK, before).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_gated_form_lowers_the_worse_one_only_where_it_went_wrong():
+    new = torch.full((2, 6), -0.5, requires_grad=True)
+    mask = torch.tensor([[True] * 6, [True, True, False, True, True, True]])  # a hole is no token
+    pairs = PairTensors.of([Pair(0, 1, gap=1.0, fork=1, weight=1.0, wrong=(2, 4))])
+    (gradient,) = torch.autograd.grad(gfpo_gated(new, new.detach(), None, mask, pairs, likelihood=0.0).sum(), new)
+    assert gradient.tolist() == [[0, -0.5, -0.5, -0.5, -0.5, -0.5], [0, 0, 0, 0.5, 0.5, 0]]
 
 
 def test_srpo_and_advantage_pairs_by_hand():
@@ -111,7 +130,9 @@ def test_any_cut_of_the_pairs_adds_up_to_the_whole(name):
     assert parts.item() == pytest.approx(loss(pairs).item(), abs=1e-6)
 
 
-@pytest.mark.parametrize(("loss", "missing"), [(gfpo_anchored, "old"), (srpo, "reference"), (advantage_pairs, "old")])
+@pytest.mark.parametrize(
+    ("loss", "missing"), [(gfpo_anchored, "old"), (gfpo_gated, "old"), (srpo, "reference"), (advantage_pairs, "old")]
+)
 def test_a_missing_anchor_is_said(loss, missing):
     with pytest.raises(UsageError, match=f"{loss.__name__} needs the .*{missing}"):
         loss(NEW, None, None, MASK, PAIRS)

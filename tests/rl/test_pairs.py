@@ -11,6 +11,7 @@ from rl.pairs import (
     Candidates,
     common_prefix,
     edit_distance,
+    first_wrong_step,
     near_miss,
     prefix_sharing,
     random_pairs,
@@ -36,6 +37,8 @@ FULL = {
     "ids": [[1, 2, 3], [1, 2], [1, 2, 4], [1, 2, 5], [1, 2, 3, 6], [9], [1, 2, 4, 7], [1, 8]],
     "correct": [False, True, True, True, False, False, None, False],
     "steps": [["a", "b"], ["a"], ["a", "c"], ["a", "b"], ["a", "b", "d"], ["x"], ["A ", "c", "e"], ["a", "q"]],
+    "step_of_token": [[0, 0, 1], [0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1, 2], [0], [0, 0, 1, 1], [0, 1]],
+    "step_values": [[0.9, -0.9], [0.9], [0.9, 0.8], [0.9, 0.2], [0.9, 0.1, -0.3], [-0.9], [0.9, None, 0.4], [0.9, -1]],
 }
 
 
@@ -107,6 +110,51 @@ def test_prefix_sharing_by_steps_sees_through_whitespace():
     assert chosen(prefix_sharing(asked, 0, by_steps=True)) == {(0, 1)}
 
 
+JUDGED = {
+    "ids": [[1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 6, 7, 8], [9, 9], [1, 2, 3, 4]],
+    "correct": [True, True, False, False, False],
+    "step_of_token": [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1, 2], [0, 1], [0, 0, 1, 1]],
+    "step_values": [[0.9, 0.8], [0.9, -0.2], [0.9, -0.7, -0.8], [0.9, 0.9], [0.9, None]],
+}
+
+
+def test_first_wrong_step_wants_a_winner_that_the_prm_likes_and_a_loser_that_it_sees_fail():
+    # 0 is right and liked throughout; 1 is right by luck; 2 goes wrong in step 1, its tokens 2 and 3; the PRM sees
+    # nothing wrong with 3 and 4
+    asked = candidates([1.4, 1.3, 0.2, 0.5, 0.4], **JUDGED)
+    (pair,) = first_wrong_step(asked, 0)
+    assert (pair.better, pair.worse, pair.fork, pair.wrong) == (0, 2, 2, (2, 4))
+    # at -0.5 the PRM does not mind what 1 did
+    assert chosen(first_wrong_step(asked, 0, threshold=-0.5)) == {(0, 2), (1, 2)}
+    assert first_wrong_step(asked, 0, eps=2.0) == []
+
+
+@given(st.lists(st.tuples(st.booleans(), st.lists(st.sampled_from([None, -0.9, 0.0, 0.9]), max_size=4)), max_size=7))
+@settings(max_examples=60, deadline=None)
+def test_no_pair_of_first_wrong_step_goes_against_the_answer_or_the_prm(judged):
+    asked = candidates(
+        [float(right) for right, _ in judged],
+        correct=[right for right, _ in judged],
+        step_of_token=[list(range(len(values))) for _, values in judged],
+        step_values=[values for _, values in judged],
+    )
+    if not any(values for _, values in judged):
+        with pytest.raises(UsageError, match="a PRM that values the steps"):
+            first_wrong_step(asked, 0)
+        return
+    found = first_wrong_step(asked, 0)
+    for pair in found:
+        liked, values = ([x for x in judged[row][1] if x is not None] for row in (pair.better, pair.worse))
+        assert judged[pair.better][0]
+        assert min(liked) > 0
+        assert not judged[pair.worse][0]
+        assert min(values) <= 0
+        assert judged[pair.worse][1][pair.wrong[0]] <= 0
+    good = sum(right and any(x is not None for x in v) and all(x is None or x > 0 for x in v) for right, v in judged)
+    bad = sum(not right and any(x is not None and x <= 0 for x in values) for right, values in judged)
+    assert len(found) == good * bad
+
+
 @given(st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=2, max_size=9), st.integers(1, 3), st.randoms())
 @settings(max_examples=60, deadline=None)
 def test_the_trie_finds_what_comparing_all_finds(ids, least, source):
@@ -119,6 +167,101 @@ def test_the_trie_finds_what_comparing_all_finds(ids, least, source):
         if common >= max(least, 0.4 * min(len(ids[i]), len(ids[j]))) and rewards[i] > rewards[j]:
             expected.add((i, j))
     assert found == expected
+
+
+def differing(candidates, eps):
+    """Every pair that may be made, the better first: slowly."""
+    cut = candidates.truncated or [False] * len(candidates.group)
+    return [
+        (i, j)
+        for i, j in itertools.permutations(range(len(candidates.group)), 2)
+        if candidates.group[i] == candidates.group[j]
+        and not cut[i]
+        and not cut[j]
+        and candidates.reward[i] - candidates.reward[j] > eps
+    ]
+
+
+def slow_success_failure(candidates, eps):
+    right = candidates.correct
+    return {(i, j) for i, j in differing(candidates, eps) if right[i] is True and right[j] is False}
+
+
+def in_pairs(candidates):
+    """Rows of each group that are not cut off."""
+    for group in set(candidates.group):
+        yield [i for i, its in enumerate(candidates.group) if its == group and not candidates.truncated[i]]
+
+
+def slow_variance_aware(candidates, eps):
+    found = set()
+    for rows in in_pairs(candidates):
+        ranks = sorted(rows, key=lambda i: (-candidates.reward[i], i))
+        best, worst = ranks[:1], sorted(rows, key=lambda i: (candidates.reward[i], i))[:1]
+        found |= {(i, j) for i, j in differing(candidates, eps) if [i] == best and [j] == worst}
+    return found
+
+
+def slow_self_contrast(candidates, eps):
+    every, found = differing(candidates, eps), set()
+    for rows in in_pairs(candidates):
+        best, *others = sorted(rows, key=lambda i: (-candidates.reward[i], i)) or [None]
+        below = [i for i in others if (best, i) in every]
+        found |= {(best, i) for i in below[:1]}
+    return found
+
+
+def slow_near_miss(candidates, eps):
+    found = set()
+    for i, j in differing(candidates, eps):
+        a, b = candidates.steps[i], candidates.steps[j]
+        table = [[max(k, m) if not k or not m else 0 for m in range(len(b) + 1)] for k in range(len(a) + 1)]
+        for k, m in itertools.product(range(1, len(a) + 1), range(1, len(b) + 1)):
+            table[k][m] = min(table[k - 1][m] + 1, table[k][m - 1] + 1, table[k - 1][m - 1] + (a[k - 1] != b[m - 1]))
+        if 1 <= table[-1][-1] <= 2 and table[-1][-1] < max(len(a), len(b)):
+            found.add((i, j))
+    return found
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1),
+            st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+            st.sampled_from([True, False, None]),
+            st.lists(st.sampled_from("abc"), max_size=4),
+            st.booleans(),
+        ),
+        max_size=8,
+    ),
+    st.sampled_from([0.0, 0.25, 0.4]),
+    st.integers(0, 3),
+)
+@settings(max_examples=80, deadline=None)
+def test_every_builder_chooses_what_its_definition_says(rows, eps, seed):
+    group, reward, correct, steps, truncated = (
+        (list(column) for column in zip(*rows, strict=True)) if rows else [[]] * 5
+    )
+    asked = Candidates(group, reward, [[k] for k in range(len(group))], correct, steps, truncated)
+    every = set(differing(asked, eps))
+    assert chosen(ranked(asked, seed, eps=eps)) == every
+    assert chosen(success_failure(asked, seed, eps=eps, per_completion=99)) == slow_success_failure(asked, eps)
+    assert chosen(variance_aware(asked, seed, eps=eps)) == slow_variance_aware(asked, eps)
+    assert chosen(self_contrast(asked, seed, eps=eps)) == slow_self_contrast(asked, eps)
+    assert chosen(near_miss(asked, seed, eps=eps)) == slow_near_miss(asked, eps)
+    drawn = random_pairs(asked, seed, eps=eps, per_group=3)
+    assert chosen(drawn) <= every
+    for number in set(group):
+        assert sum(group[pair.better] == number for pair in drawn) == min(3, sum(group[i] == number for i, _ in every))
+
+
+def test_branches_of_one_prefix_are_prefix_sharing_pairs_by_construction():
+    # nothing in common after the prefix: over whole texts 4 of 5 tokens are the same, and in group 1 none
+    asked = candidates([1, 0, 0.5, 1, 0], [0, 0, 0, 1, 1], ids=[[1], [2], [3], [1], [2]], prefix=[4, 4, 4, 0, 0])
+    found = prefix_sharing(asked, 0, eps=0.1)
+    assert chosen(found) == {(0, 1), (0, 2), (2, 1)}
+    assert chosen(prefix_sharing(asked, 0, eps=0.6)) == {(0, 1)}
+    assert {pair.fork for pair in found} == {0}  # what both sides are asked with holds the prefix
 
 
 @given(st.text("abc", max_size=7), st.text("abc", max_size=7), st.integers(1, 3))

@@ -116,6 +116,19 @@ def test_tokens_cut_in_another_way_than_the_tokenizer_would_end_where_they_end()
         assert policy.token_ends(ids) == slow
 
 
+def test_a_nul_that_the_policy_writes_does_not_end_the_run():
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(["a"], trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+    policy = Policy.of(None, fast, PromptTemplate(before="", after=""))
+    nul, letter = fast.convert_tokens_to_ids(["Ā", "a"])
+    assert policy.text(Rollout((letter, nul, letter), (), "length")) == "a\ufffda"
+    assert policy.token_ends([letter, nul, letter]) == [1, 2, 3]
+
+
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.data())
 def test_tokens_are_dealt_to_steps_as_a_slow_loop_does_it(lengths, data):
     steps = ["x" * length for length in lengths]

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from prm_kit.engines.engine import Limits
 from prm_kit.engines.transformers_engine import TransformersEngine, choose
@@ -92,6 +93,33 @@ def test_tokens_are_drawn_as_often_as_their_probability_says():
     assert log_probability_B[0].item() == pytest.approx(math.log(0.5), abs=1e-6)  # the model's own, not the tempered
 
 
+@pytest.mark.parametrize("size", [3, 128, 129, 1000])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_token_is_what_inverting_the_whole_distribution_in_float64_gives(size, temperature):
+    generator = torch.Generator().manual_seed(size)
+    logits_BV = torch.randn(400, size, generator=generator) * 3
+    uniform_B = torch.rand(400, generator=generator, dtype=torch.float64)
+    token_B, log_probability_B = choose(logits_BV, uniform_B, temperature)
+    cumulative_BV = (logits_BV.double() / temperature).softmax(-1).cumsum(-1)
+    assert torch.equal(token_B, (cumulative_BV <= uniform_B[:, None]).sum(-1))
+    expected_B = logits_BV.log_softmax(-1).gather(1, token_B[:, None])[:, 0]
+    assert torch.allclose(log_probability_B, expected_B, atol=1e-6)
+
+
+def test_a_rare_token_in_the_shadow_of_a_likely_one_is_not_lost():
+    # 0.999999 beside a million tokens that share the rest: in float32 a running sum near 1 would swallow each of them
+    logits_V = torch.full((1_000_001,), 1e-12).log()
+    logits_V[0] = math.log(1 - 1e-6)
+    uniform_B = 1 - 1e-6 + torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64) * 1e-6
+    token_B, _ = choose(logits_V.expand(3, -1), uniform_B, 1.0)
+    assert token_B.tolist() == pytest.approx([100_000, 500_000, 900_000], abs=80_000)
+
+
+def test_a_model_whose_logits_are_not_numbers_shows_in_the_log_probabilities():
+    _, log_probability_B = choose(torch.full((2, 200), torch.nan), torch.tensor([0.1, 0.9], dtype=torch.float64), 1.0)
+    assert log_probability_B.isnan().all()
+
+
 def test_a_uniform_number_next_to_1_never_draws_a_token_without_weight():
     logits_BV = torch.tensor([[0.0, 1.0, -torch.inf, -torch.inf]])
     token_B, _ = choose(logits_BV, torch.tensor([1.0 - 2**-53], dtype=torch.float64), 1.0)
@@ -116,3 +144,29 @@ def test_what_cannot_be_continued_is_refused(model):
     with pytest.raises(UsageError, match="temperature"):
         Limits(1, (1,), temperature=float("nan"))
     assert engine.generate([], 1, Limits(2, (1,))) == []
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_rows_that_leave_early_leave_the_others_as_they_were(window):
+    torch.manual_seed(0)
+    options = {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1} if window else {}
+    config = Qwen2Config(
+        vocab_size=20,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        **options,
+    )
+    model = Qwen2ForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8.0)
+    limits = Limits(14, (1, 2, 3), seed=4)
+    together = TransformersEngine(model).generate([[5, 6, 7], [8, 9]], 9, limits)
+    assert len({len(rollout.ids) for group in together for rollout in group}) > 3
+    for prefix, group in zip([[5, 6, 7], [8, 9]], together, strict=True):
+        for rollout in group:
+            expected = plain_log_probabilities(model, prefix, rollout.ids)
+            assert rollout.log_probabilities == pytest.approx(expected, abs=1e-4)

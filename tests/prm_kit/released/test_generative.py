@@ -136,6 +136,47 @@ def test_a_step_without_a_verdict_has_no_score(scorer, qwen, solutions):
         assert [one.values for one in found.score(solutions)] == [(None,) * len(s.steps) for s in solutions]
 
 
+class Recorded:
+    """An engine whose random numbers come from the seed alone, as those of many servers do: it remembers the seeds."""
+
+    def __init__(self, engine):
+        self.engine, self.seeds = engine, []
+
+    def generate(self, prefixes, n, limits):
+        self.seeds.append(limits.seed)
+        return self.engine.generate(prefixes, n, limits)
+
+
+def test_every_sample_turn_and_piece_of_a_solution_has_random_numbers_of_its_own_the_same_in_any_batch(
+    scorer, qwen, solutions, monkeypatch
+):
+    monkeypatch.setattr("prm_kit.released.writing._CHUNK", 8)
+    found = scorer("genprm")
+    writing = found.writing
+    writing.temperature, writing.max_new_tokens, writing.samples = 1.0, 20, 2
+    engine = writing.engine = Recorded(writing.engine)
+    prompt, write = qwen.encode("so the answer"), writing.write
+    texts: dict[tuple[int, ...], set[str]] = {}
+
+    def recorded(asked, prompts, stops, sample, turn):
+        written = write(asked, prompts, stops, sample, turn)
+        for prompt, one in zip(prompts, written, strict=True):
+            texts.setdefault((sample, *prompt), set()).add(one.text)
+        return written
+
+    writing.write = recorded
+    found.score(solutions[:1])
+    alone = engine.seeds
+    # two samples of two texts in each of three turns, in three pieces each but where one ends by itself
+    assert len(set(alone)) == len(alone) > 30
+    engine.seeds = []
+    found.score(solutions)
+    assert set(alone) <= set(engine.seeds)
+    assert {len(said) for said in texts.values()} == {1}  # alone and in a batch the same was said
+    one, other = (write(solutions[:1], [prompt], [["zzz"]], sample, 1)[0].text for sample in (0, 1))
+    assert one != other
+
+
 def test_a_random_model_that_writes_on_its_own_gives_no_verdict_and_ends(scorer, solutions):
     found = scorer("thinkprm")
     found.writing.max_new_tokens = 20
@@ -156,13 +197,17 @@ def test_text_ends_with_the_token_that_completes_a_stop_in_whatever_pieces_it_wa
     text = "so the answer" + " is 42." * 100 + " Step 2: more"
     for stops, ending, stop in (([" Step 2:", "zzz"], " Step 2:", " Step 2:"), (["zzz"], " Step 2: more", None)):
         (written,) = write_until(
-            Script(qwen, {"go": text}), found.writing.chat, [qwen.encode("go")], [stops], 2048, 0, 0
+            Script(qwen, {"go": text}), found.writing.chat, [qwen.encode("go")], [stops], 2048, 0, [0]
         )
         assert written.stop == stop
         assert written.text.endswith(ending)
         assert qwen.decode(written.ids).startswith(written.text)
     assert (
-        len(write_until(Script(qwen, {"go": text}), found.writing.chat, [qwen.encode("go")], [["zzz"]], 7, 0, 0)[0].ids)
+        len(
+            write_until(Script(qwen, {"go": text}), found.writing.chat, [qwen.encode("go")], [["zzz"]], 7, 0, [0])[
+                0
+            ].ids
+        )
         == 7
     )
 

@@ -2,12 +2,14 @@ import asyncio
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from starlette.testclient import TestClient
 
 from prm_kit.aggregate import solution_score
 from prm_kit.endpoint import Key
+from prm_kit.errors import UsageError
 from prm_kit.model import Prm
 from prm_kit.prm_scorer import PrmScorer
 from prm_kit.records import Solution
@@ -279,3 +281,18 @@ def test_unknown_paths_and_methods_are_refused_and_counted_under_no_name_of_thei
     figures = client.get("/metrics").text
     assert 'prm_kit_requests_total{route="other",status="404"} 1.0' in figures
     assert "nowhere" not in figures
+
+
+def test_a_product_of_numbers_that_are_no_probabilities_is_refused_at_the_start(lengths):
+    lengths.prm = SimpleNamespace(card=SimpleNamespace(readout="unbounded"))
+    with pytest.raises(UsageError, match="aggregation product: the scores of lengths are no probabilities"):
+        create_app(lengths, aggregation="product")
+    create_app(lengths, aggregation="min")
+
+
+def test_a_server_says_what_it_scores_with(lengths):
+    app = create_app(lengths, aggregation="mean", fingerprint="abc")
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        assert client.get("/v1/prm").json() == {"scorer": "lengths", "fingerprint": "abc", "aggregation": "mean"}
+        answer = client.post("/v1/score", json={"items": [{"problem": "p", "steps": ["one"]}]}).json()
+        assert answer["fingerprint"] == "abc"

@@ -191,3 +191,20 @@ def test_one_part_that_fails_is_not_held_up_by_another_that_is_told_to_wait(answ
 def test_addresses_that_must_not_be_asked_are_refused(url):
     with pytest.raises(UsageError):
         RemoteScorer(url)
+
+
+def test_a_server_that_was_restarted_with_another_prm_is_not_taken_for_the_old_one(lengths, serving, monkeypatch):
+    with serving(create_app(lengths, fingerprint="old")) as address:
+        scorer = RemoteScorer(address)
+        assert scorer.ask() == "old"
+        scorer.score(some(2))
+    with serving(create_app(lengths, fingerprint="new")) as address:
+        assert RemoteScorer(address).ask() == "new"
+        monkeypatch.setattr(scorer, "_address", address)
+        with pytest.raises(RemoteError, match=r"another PRM than before \(new, not old\)"):
+            scorer.score(some(2))
+    with serving(create_app(lengths)) as address:  # one that does not know what it scores with
+        assert RemoteScorer(address).ask() is None
+        assert RemoteScorer(address).score(some(1))
+    with pytest.raises(RemoteError, match=r"ConnectError|Connect"):
+        RemoteScorer(address).ask()

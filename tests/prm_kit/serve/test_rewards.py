@@ -57,6 +57,28 @@ def test_a_rollout_beyond_the_limits_is_null(lengths):
         assert 'prm_kit_failures_total{kind="too large"} 2.0' in client.get("/metrics").text
 
 
+def test_a_rollout_whose_tokens_cannot_be_counted_is_null_and_its_neighbours_are_not(lengths):
+    def count(solutions):
+        if any("uncountable" in one.steps for one in solutions):
+            raise InputError("step 0 holds what no tokenizer takes")
+        if any("crash" in one.steps for one in solutions):
+            raise RuntimeError("broken at /secret/path")
+        return [1] * len(solutions)
+
+    with TestClient(create_app(lengths, count_tokens=count), base_url="http://127.0.0.1") as client:
+        body = {"query": ["p\nuncountable", "p\ngood", "p\ncrash"], "prompts": ["p\n"] * 3}
+        found = client.post("/get_reward?aggregate=last", json=body).json()
+        assert found["rewards"] == [None, 0.96, None]
+        assert found["extra_logs"]["prm_failed"] == [1.0, 0.0, 1.0]
+        figures = client.get("/metrics").text
+        assert 'failures_total{kind="refused"} 1.0' in figures
+        assert 'failures_total{kind="error"} 1.0' in figures
+        items = [{"problem": "p", "steps": [step]} for step in ("good", "uncountable")]
+        failure = client.post("/v1/score", json={"items": items})
+        assert failure.status_code == 422
+        assert failure.json()["details"] == [{"where": "items.1", "reason": "step 0 holds what no tokenizer takes"}]
+
+
 @pytest.mark.parametrize("body", [{"query": ["a"], "prompts": []}, {"query": ["a"]}, {"query": "a", "prompts": "a"}])
 def test_lists_of_different_lengths_are_refused(client, body):
     assert client.post("/get_reward", json=body).status_code == 422

@@ -3,9 +3,10 @@ import json
 
 import polars as pl
 import pytest
+from datasets import Dataset, DatasetDict
 
 from prm_kit.errors import InputError, UsageError
-from prm_kit.tasks.problem_file import ProblemFileTask
+from prm_kit.tasks.problem_file import ProblemFileTask, with_held_out
 from prm_kit.tasks.registry import TASKS, open_task
 from prm_kit.tasks.task import SPLITS
 
@@ -38,6 +39,8 @@ def test_every_row_is_in_one_split_and_a_repeated_problem_is_one_problem(tmp_pat
     task = ProblemFileTask(write(tmp_path / "twice.jsonl", ROWS + ROWS[:5]))
     texts = [p.text for split in SPLITS for p in task.problems(split, None, 0)]
     assert sorted(texts) == sorted(row["question"] for row in ROWS)
+    assert len(task.notes) == 1
+    assert ProblemFileTask(write(tmp_path / "once.jsonl", ROWS)).notes == []
 
 
 def test_drawing_is_seeded_and_asks_for_no_more_than_there_are(task):
@@ -76,7 +79,7 @@ def test_a_plain_problem_with_a_reference_answer_has_nothing_to_imitate(tmp_path
     ("line", "reason"),
     [
         ("{", ":2: not JSON"),
-        ("[]", ":2: a list"),
+        ("[]", ":2: list is not an object"),
         ('{"question": "x"}', ":2: no answer"),
         ('{"answer": "1"}', ":2: no problem"),
     ],
@@ -93,6 +96,48 @@ def test_a_missing_file_and_another_ending_are_wrong_use(tmp_path):
         open_task(f"file:{tmp_path}/none.jsonl")
     with pytest.raises(UsageError, match="ends in"):
         ProblemFileTask(tmp_path / "problems.csv")
+
+
+def test_columns_are_named_after_the_source(tmp_path):
+    path = write(tmp_path / "p.jsonl", [{"prompt": f"{i}?", "label": i, "how": f"It is {i}."} for i in range(40)])
+    task = open_task(f"file:{path}#problem=prompt,answer=label,solution=how")
+    problem = task.problems("train", 1, 0)[0]
+    assert task.demonstrations("train", 1, 0)[0].completion == f"It is {problem.reference_answer}."
+    with pytest.raises(InputError, match=r"p\.jsonl:1: no answer \(a text under lable\); it has prompt, label, how"):
+        open_task(f"file:{path}#problem=prompt,answer=lable").problems("train", 1, 0)
+    with pytest.raises(UsageError, match="Did you mean 'problem'"):
+        open_task(f"file:{path}#probelm=prompt")
+    with pytest.raises(UsageError, match=r"write answer=\.\.\. once"):
+        open_task(f"file:{path}#answer=label,answer=how")
+
+
+def test_what_is_held_out_elsewhere_is_not_trained_on_and_counted(tmp_path):
+    path = write(tmp_path / "train.jsonl", [*ROWS, ROWS[7]])
+    other = [{"question": f"WHAT is  {i} plus one?", "answer": str(i + 1)} for i in (3, 5, 100)]
+    task = open_task(f"file:{with_held_out(str(path), str(write(tmp_path / 'other.jsonl', other)))}")
+    texts = [problem.text for problem in task.problems("train", None, 0)]
+    assert texts == [row["question"] for i, row in enumerate(ROWS) if i not in (3, 5)]
+    assert [problem.reference_answer for problem in task.problems("dev", None, 0)] == ["4", "6", "101"]
+    assert task.notes == [
+        "train.jsonl: 1 rows repeat a problem and were left out, the first: row 61",
+        "train.jsonl: 2 of 60 problems are held out too and are not trained on, the first: row 4",
+    ]
+    with pytest.raises(UsageError, match="no others"):
+        task.problems("test", None, 0)
+    with pytest.raises(UsageError, match="no such file"):
+        open_task(f"file:{with_held_out(str(path), 'none.jsonl')}")
+    assert with_held_out("a.jsonl#answer=b", "hf://c/d:test") == "a.jsonl#answer=b,held_out=hf://c/d:test"
+
+
+def test_a_data_set_is_read_like_a_file(tmp_path):
+    found = Dataset.from_list(ROWS)
+    DatasetDict({"train": found, "test": found.select(range(4))}).save_to_disk(tmp_path / "gsm")
+    task = open_task(f"file:hf://{tmp_path}/gsm:train#held_out=hf://{tmp_path}/gsm:test")
+    assert [problem.reference_answer for problem in task.problems("dev", None, 0)] == ["1", "2", "3", "4"]
+    assert len(task.problems("train", None, 0)) == 56
+    assert task.notes == [
+        f"hf://{tmp_path}/gsm:train: 4 of 60 problems are held out too and are not trained on, the first: row 1"
+    ]
 
 
 def test_the_one_door_knows_its_tasks():

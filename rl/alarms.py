@@ -1,0 +1,296 @@
+"""Alarms: what the last updates look like beside the first ones, and beside those before them, in plain sentences.
+
+A figure has moved where the difference of two means of updates is more than noise (`SURE` standard errors) and more
+than a trifle. The noise of an update's mean is the larger of what its groups say of it and of what it jumps from update
+to update: neighbours differ by little but noise, however far a run drifts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
+from statistics import fmean
+from typing import Any, Literal
+
+WINDOW = 10
+"""Updates that are averaged on either side of a comparison; never more than a third of those that there are."""
+
+FEWEST = 9
+"""Updates before which nothing is said."""
+
+SURE = 3.0
+"""Standard errors that a figure on its own must have moved."""
+
+LIKELY = 2.0
+"""Standard errors that each of two figures must have moved that are read together."""
+
+Line = Mapping[str, Any]
+"""A line of metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What is wrong.
+
+    Attributes:
+        name: Of the alarm; the same as long as it lasts.
+        kind: "prm": the policy serves the PRM instead of the problem; "policy": it comes apart; "signal": there is
+            little to learn from.
+        began: Update at which the figure broke.
+        text: A sentence with the numbers, and what to try.
+    """
+
+    name: str
+    kind: Literal["prm", "policy", "signal"]
+    began: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A figure then and now.
+
+    Attributes:
+        before: Its mean over the updates that it is compared with.
+        now: Its mean over the last ones.
+        error: Standard error of the difference.
+        began: Update that splits what lies between best into two levels.
+        beside: First and last of the updates that it is compared with.
+    """
+
+    before: float
+    now: float
+    error: float
+    began: int
+    beside: tuple[int, int]
+
+    @property
+    def moved(self) -> float:
+        """The difference."""
+        return self.now - self.before
+
+    @property
+    def ratio(self) -> float:
+        """How many times as much it is; of nothing infinitely many."""
+        return self.now / self.before if self.before > 0 else math.inf
+
+    @property
+    def sigmas(self) -> float:
+        """The difference in standard errors, signed."""
+        if self.moved == 0:
+            return 0.0
+        return self.moved / self.error if self.error > 0 else math.copysign(math.inf, self.moved)
+
+    def said(self, form: str = ".2f", unit: str = "") -> str:
+        """Both means, the noise, and when."""
+        noise = f", {abs(self.sigmas):.1f} standard errors" if math.isfinite(self.sigmas) else ""
+        first, last = self.beside
+        return f"{self.before:{form}}{unit} in updates {first} to {last}, {self.now:{form}} now{noise}"
+
+
+Changes = Callable[[str], Change | None]
+"""How a figure has changed between the two windows that are compared; None where one of them lacks it."""
+
+
+def alarms(lines: Sequence[Line], held_out: Sequence[Line] = ()) -> list[Alarm]:
+    """Everything that looks wrong now; nothing is the good case.
+
+    Args:
+        lines: One of each update that trained, oldest first, as `rl.update_metrics.update_line` makes them; a figure
+            that is missing or None is no figure.
+        held_out: Evaluations on held-out problems, oldest first, as `rl.held_out.held_out_line` makes them.
+
+    Returns:
+        One alarm of a name at most: what held-out problems show before what the start of the run shows, and that
+        before what the window before shows.
+    """
+    found = {alarm.name: alarm for alarm in _held_out(held_out)}
+    width = min(WINDOW, len(lines) // 3)
+    starts = () if len(lines) < FEWEST else (0,) if width < WINDOW // 2 else (0, len(lines) - 2 * width)
+    for start in starts:
+
+        def changes(key: str, start: int = start) -> Change | None:
+            return change(lines, key, start, width)
+
+        for rule in _RULES:
+            for alarm in rule(changes):
+                found.setdefault(alarm.name, alarm)
+    return list(found.values())
+
+
+def first_alarms(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """The first alarm of each name in the "alarms" of some lines, with the "update" that raised it, oldest first."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        for alarm in line.get("alarms", ()):
+            found.setdefault(alarm["name"], {"update": line["update"], **alarm})
+    return list(found.values())
+
+
+def raised(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """`first_alarms` of a whole metrics.jsonl, as today's rules raise them."""
+    told: list[Line] = []
+    for end, line in enumerate(lines, 1):
+        if "skipped" not in line:
+            parts = [[one for one in lines[:end] if one["part"] == part and "skipped" not in one]
+                     for part in ("train", "held_out")]  # fmt: skip
+            told.append({**line, "alarms": [asdict(alarm) for alarm in alarms(*parts)]})
+    return first_alarms(told)
+
+
+def change(lines: Sequence[Line], key: str, start: int, width: int) -> Change | None:
+    """Compare `width` updates from place `start` on with the last `width`; None where either have no such figure."""
+    known = [place for place, line in enumerate(lines) if line.get(key) is not None]
+    first = [float(lines[place][key]) for place in known if start <= place < start + width]
+    last = [float(lines[place][key]) for place in known if place >= len(lines) - width]
+    if not first or not last:
+        return None
+    values = [float(lines[place][key]) for place in known]
+    jumps = fmean((b - a) ** 2 / 2 for a, b in pairwise(values)) if len(values) > 1 else 0.0
+    groups = fmean(lines[place].get("errors", {}).get(key, 0.0) ** 2 for place in known)
+    error = math.sqrt(max(jumps, groups) * (1 / len(first) + 1 / len(last)))
+    later = [place for place in known if place >= start]
+    began = later[_break([float(lines[place][key]) for place in later])]
+    beside = int(lines[start]["update"]), int(lines[start + width - 1]["update"])
+    return Change(fmean(first), fmean(last), error, int(lines[began]["update"]), beside)
+
+
+def _break(values: Sequence[float]) -> int:
+    """Where a list is best cut into two parts of one level each: the first place of the second part."""
+    sums, n = list(accumulate(values)), len(values)
+
+    def between(cut: int) -> float:
+        first, rest = sums[cut - 1] / cut, (sums[-1] - sums[cut - 1]) / (n - cut)
+        return cut * (n - cut) * (first - rest) ** 2
+
+    return max(range(1, n), key=between)
+
+
+def _outcome(changes: Changes) -> Iterator[Alarm]:
+    """Accuracy falls, and with it or against it what is rewarded."""
+    accuracy, process, reward = changes("accuracy"), changes("process"), changes("reward")
+    gap = changes("process_gap")  # problems that are easy are easy for both: the difference is the quieter figure
+    pleased = process is not None and process.moved > 0.02 and process.sigmas > LIKELY
+    if process and pleased and accuracy and not _risen(changes) and gap and gap.sigmas > SURE:
+        yield Alarm(
+            "process against accuracy",
+            "prm",
+            gap.began,
+            f"the process reward rises ({process.said()}) and accuracy does not ({accuracy.said()}): the policy has "
+            "found what the PRM likes. Try a smaller process weight, min-form credit, a PRM that has seen such "
+            "solutions",
+        )
+    if accuracy and accuracy.moved < -0.05 and accuracy.sigmas < -SURE:
+        yield Alarm("accuracy", "policy", accuracy.began, f"accuracy fell ({accuracy.said()}). {_GENTLER}")
+    weight = changes("process_weight")
+    same = weight is None or weight.before == weight.now  # another reward is no lower reward
+    if reward and same and reward.moved < 0 and reward.sigmas < -SURE:
+        yield Alarm(
+            "reward",
+            "policy",
+            reward.began,
+            f"the reward falls, which the updates are to raise ({reward.said()}): what is learnt is not what is "
+            f"rewarded. {_GENTLER}",
+        )
+
+
+_GENTLER = "Try a lower learning rate, an anchored or clipped loss, a KL to the reference"
+
+
+def _distribution(changes: Changes) -> Iterator[Alarm]:
+    """Entropy and divergences."""
+    entropy = changes("entropy")
+    if entropy and entropy.sigmas > SURE and entropy.ratio > 1.2 and not _risen(changes):
+        yield Alarm(
+            "entropy rises",
+            "policy",
+            entropy.began,
+            f"entropy rises ({entropy.said('.3f', ' nats per token')}) and accuracy does not: the policy comes apart. "
+            f"{_GENTLER}",
+        )
+    if entropy and entropy.sigmas < -SURE and entropy.ratio < 0.3:
+        yield Alarm(
+            "entropy collapses",
+            "policy",
+            entropy.began,
+            f"entropy collapses ({entropy.said('.3f', ' nats per token')}): all rollouts of a problem say the same. "
+            "Try clip-higher, an entropy bonus, a lower learning rate",
+        )
+    for key, of, limit in (("kl", "the reference policy", 0.3), ("kl_update", "the policy that sampled", 0.1)):
+        kl = changes(key)
+        if kl and kl.sigmas > SURE and kl.now > limit:
+            yield Alarm(
+                key,
+                "policy",
+                kl.began,
+                f"the policy runs away from {of} ({kl.said('.3f', ' nats per token')}). Try a lower learning rate, "
+                "fewer passes, a larger KL weight",
+            )
+
+
+def _shape(changes: Changes) -> Iterator[Alarm]:
+    """How completions are written: what a PRM can be pleased with, and what a policy that comes apart writes."""
+    process = changes("process")
+    kind: Literal["prm", "policy"] = "prm" if process and process.sigmas > -LIKELY else "policy"
+    for key, more, less in (
+        ("steps", "completions have more and more steps", "completions have fewer and fewer steps"),
+        ("step_tokens", "steps grow longer", "steps grow shorter"),
+    ):
+        now = changes(key)
+        if now and abs(now.sigmas) > SURE and not 0.8 <= now.ratio <= 1.25 and not _risen(changes):
+            words = more if now.moved > 0 else less
+            yield Alarm(key, kind, now.began, f"{words} ({now.said('.1f')}) and accuracy does not rise. {_READ}")
+    for key, words, at_least in (
+        ("one_step", "more and more completions have at most one step", 0.1),
+        ("repetition", "more and more steps repeat an earlier one", 0.1),
+        ("self_correction", "more and more completions correct themselves (\u201cWait, ...\u201d)", 0.2),
+    ):
+        now = changes(key)
+        if now and now.sigmas > SURE and now.moved > at_least and not _risen(changes):
+            yield Alarm(key, kind, now.began, f"{words} ({now.said('.0%')}) and accuracy does not rise. {_READ}")
+
+
+_READ = "Read the last rollouts; try credit that length does not move (min-form), a PRM that has seen such solutions"
+
+
+def _signal(changes: Changes) -> Iterator[Alarm]:
+    silent = changes("no_signal")
+    if silent and silent.sigmas > SURE and silent.now > 0.8:
+        yield Alarm(
+            "no signal",
+            "signal",
+            silent.began,
+            f"most groups teach nothing, all of a group being rewarded alike ({silent.said('.0%')}). Try dynamic "
+            "sampling, other problems, larger groups; or the run is done",
+        )
+
+
+def _held_out(evaluations: Sequence[Line]) -> Iterator[Alarm]:
+    """The last evaluation beside the best before it, the same problems each with itself."""
+    if len(evaluations) < 2:
+        return
+    now = evaluations[-1]
+    fall, error = now.get("sampled_fall"), now.get("sampled_fall_error")
+    if fall is None or error is None or fall <= 0.05 or fall <= (SURE + 1) * error:
+        return  # the best of many is the best by chance too
+    best = max(evaluations[:-1], key=lambda line: float(line["sampled"]))
+    process = now.get("process"), best.get("process")
+    words = (
+        f"accuracy on held-out problems fell ({best['sampled']:.2f} after update {best['update']}, "
+        f"{now['sampled']:.2f} now, {fall / error if error > 0 else math.inf:.1f} standard errors)"
+    )
+    if None not in process and process[0] > process[1] + 0.02:  # type: ignore[operator]
+        text = f"{words} while the process reward on them rises ({process[1]:.2f} to {process[0]:.2f})"
+        yield Alarm("process against accuracy", "prm", int(best["update"]), f"{text}. Try a smaller process weight")
+    yield Alarm("held-out accuracy", "policy", int(best["update"]), f"{words}. Go back to it. {_GENTLER}")
+
+
+def _risen(changes: Changes) -> bool:
+    """Whether accuracy, or where there is none the reward, has risen: what changes beside it may be what helps."""
+    judge = changes("accuracy") or changes("reward")
+    return judge is not None and judge.sigmas > LIKELY and judge.moved > 0.02
+
+
+_RULES: tuple[Callable[[Changes], Iterator[Alarm]], ...] = (_outcome, _distribution, _shape, _signal)
