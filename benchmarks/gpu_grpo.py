@@ -28,8 +28,8 @@ from rl.train_settings import RlSettings
 WARM = 2
 
 
-def figures(settings: RlSettings, task: Task, scorer: StepScorer | None) -> dict[str, float]:
-    """Tokens a second, peak gigabytes, and each phase's share of the time of an update."""
+def figures(settings: RlSettings, task: Task, n: int | None, scorer: StepScorer | None) -> dict[str, float]:
+    """Tokens a second, peak gigabytes, and each phase's share of the time of an update; `n` problems, None: all."""
     ends, tokens = [time.perf_counter()], [0.0]
 
     def told(done: int, total: int, line: dict) -> None:
@@ -40,7 +40,7 @@ def figures(settings: RlSettings, task: Task, scorer: StepScorer | None) -> dict
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as out:
-        train(settings, task.problems("train", None, 0), task.verify, Path(out), scorer=scorer, progress=told)
+        train(settings, task.problems("train", n, 0), task.verify, Path(out), scorer=scorer, progress=told)
         timings = [json.loads(line) for line in (Path(out) / "timings.jsonl").read_text().splitlines()]
     counted = [line for line in timings if line.get("update", -1) >= WARM]
     seconds = ends[-1] - ends[WARM]
@@ -88,7 +88,7 @@ def main() -> None:
             device="cpu" if asked.cpu else "cuda",
             checkpoint_every=None,
         )
-        found[name] = figures(settings, open_task(asked.task), scorer)
+        found[name] = figures(settings, open_task(asked.task), None, scorer)
         print(name, " ".join(f"{key} {value:.3g}" for key, value in found[name].items()))
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
     python benchmarks/gpu_training.py                                # one device
     python benchmarks/gpu_training.py --json figures.json
+    python benchmarks/gpu_training.py --toy                          # on the CPU, tiny: shows that it runs, no figures
 
 Random Qwen2 trunks of 0.135B and 1.5B parameters train on sequences with the lengths of PRM800K, in bfloat16 autocast
 with float32 weights and a fused AdamW, as `prm-kit train` does on CUDA.
@@ -11,7 +12,8 @@ Model FLOPs a token: 6 x the parameters of the layers (embeddings are looked up,
 its sequence that is before it). Only real tokens count: padding and activations computed twice are no use and lower
 the figure. The peak is that of dense bfloat16; say --peak-tflops for a device that is not in the list.
 
-Arms: `padded`, eight random sequences at a time; `sorted`, what `prm-kit train` does (benchmarks/packing.py says more);
+Arms: `padded`, eight random sequences at a time; `sorted`, what `prm-kit train` does; `packed`, end to end in one row
+without any padding (benchmarks/packing.py says more);
 `shared`, sixteen solutions of one problem as long as each of them, prefix computed once, beside `separate`, padded.
 """
 
@@ -46,9 +48,10 @@ PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "4
 
 SHAPES = {
     "0.135B": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "heads": 9, "groups": 3},
+    "toy": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "heads": 1, "groups": 1},
     "1.5B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "heads": 12, "groups": 2},
 }
-VOCABULARY = {"0.135B": 49152, "1.5B": 151936}
+VOCABULARY = {"0.135B": 49152, "1.5B": 151936, "toy": 2000}
 
 
 def model(name: str, arguments: argparse.Namespace) -> Prm:
@@ -63,8 +66,8 @@ def model(name: str, arguments: argparse.Namespace) -> Prm:
     )
     torch.manual_seed(0)
     tokenizer = random_prm(argparse.Namespace(vocabulary=2000, hidden=64, layers=1, seed=0), ["some text"]).tokenizer
-    prm = Prm.from_backbone(Qwen2ForCausalLM(config), tokenizer, device="cuda", dtype=torch.float32)
-    use_liger(arguments.liger, prm.model, torch.device("cuda"))
+    prm = Prm.from_backbone(Qwen2ForCausalLM(config), tokenizer, device=arguments.device, dtype=torch.float32)
+    use_liger(arguments.liger, prm.model, torch.device(arguments.device))
     if arguments.gradient_checkpointing:
         compute_activations_twice(prm.model)
     prm.model.train()
@@ -89,6 +92,12 @@ def family(number: int, source: random.Random) -> list[Example]:
     return found
 
 
+def finish(prm: Prm) -> None:
+    """Wait for what the device still computes."""
+    if prm.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def run(prm: Prm, forward: Forward, updates: list[list[list[Example]]]) -> dict[str, float]:
     rates = {"learning_rate": 1e-6, "head_learning_rate": 1e-6, "weight_decay": 0.01, "beta2": 0.999}
     optimizer = adamw(prm.model, prm.head, **rates)
@@ -96,7 +105,7 @@ def run(prm: Prm, forward: Forward, updates: list[list[list[Example]]]) -> dict[
         group["lr"] = group["peak"]
     seconds, lengths = 0.0, []
     for number, batches in enumerate([updates[0], *updates]):  # the first one warms up
-        torch.cuda.synchronize()
+        finish(prm)
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         for batch in batches:
@@ -104,7 +113,7 @@ def run(prm: Prm, forward: Forward, updates: list[list[list[Example]]]) -> dict[
                 (Objective().loss(*forward.logits(batch)) / 100).backward()
         torch.nn.utils.clip_grad_norm_(prm.model.parameters(), 1.0, foreach=True)
         optimizer.step()
-        torch.cuda.synchronize()
+        finish(prm)
         if number:
             seconds += time.perf_counter() - start
             lengths += [len(example.ids) for batch in batches for example in batch]
@@ -116,11 +125,12 @@ def figures(name: str, arguments: argparse.Namespace, peak: float) -> dict[str, 
     plain = Forward(prm, "bfloat16", arguments.micro_batch_tokens, False)
     shared = replace(plain, share_prefixes=True)
     source = random.Random(0)
-    many = sequences(1200, source)
-    groups = [family(16, source) for _ in range(4)]
+    many = sequences(8 if arguments.toy else 1200, source)
+    groups = [family(2 if arguments.toy else 16, source) for _ in range(1 if arguments.toy else 4)]
     arms = {
         "padded": (plain, list(at_random(many))[: 4 * arguments.updates]),
         "sorted": (plain, list(dealt(many, plain, BUCKET))[: arguments.updates]),
+        "packed": (shared, list(dealt(many, shared, 1))[: arguments.updates]),
         "separate": (plain, [plain.batches(group) for group in groups]),
         "shared": (shared, [shared.batches(group) for group in groups]),
     }
@@ -131,16 +141,17 @@ def figures(name: str, arguments: argparse.Namespace, peak: float) -> dict[str, 
         tflops = statistics.median(one[arm]["tflops"] for one in rounds)
         found[arm] = {"tokens_per_second": speed, "mfu": tflops / peak}
         print(f"{name:7} {arm:9} {speed:12,.0f} tokens/s  MFU {tflops / peak:6.1%}")
-    for one, other in (("sorted", "padded"), ("shared", "separate")):
+    for one, other in (("sorted", "padded"), ("packed", "padded"), ("shared", "separate")):
         ratio = found[one]["tokens_per_second"] / found[other]["tokens_per_second"]
         print(f"{name:7} {one} is {ratio:.2f}x {other}")
-    print(f"{name:7} peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+    if prm.device.type == "cuda":
+        print(f"{name:7} peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
     return found
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--models", nargs="+", choices=SHAPES, default=["0.135B", "1.5B"])
     parser.add_argument("--micro-batch-tokens", type=int, default=16384)
     parser.add_argument("--updates", type=int, default=8, help="of 16,384 tokens, timed in an arm")
     parser.add_argument("--rounds", type=int, default=3)
@@ -148,7 +159,13 @@ def main() -> None:
     parser.add_argument("--liger", choices=["auto", "off"], default="auto")
     parser.add_argument("--peak-tflops", type=float)
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--toy", action="store_true")
+    arguments = parser.parse_args(words)
+    arguments.device = "cpu" if arguments.toy else "cuda"
+    if arguments.toy:
+        arguments.models, arguments.updates, arguments.rounds, arguments.peak_tflops = ["toy"], 1, 1, 1.0
+        figures("toy", arguments, 1.0)
+        return
     if not torch.cuda.is_available():
         sys.stderr.write("gpu_training: this measures a CUDA device, and there is none here\n")
         sys.exit(2)

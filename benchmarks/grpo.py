@@ -52,8 +52,8 @@ def write_model(folder: Path, vocabulary: int) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    from prm_kit.encode import PromptTemplate
     from prm_kit.policy import Policy
+    from prm_kit.step_reading import PromptTemplate
 
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

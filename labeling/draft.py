@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from prm_kit.records import Solution, Span
+from prm_kit.record_checks import Span
+from prm_kit.records import Solution
 
 
 @dataclass(frozen=True)

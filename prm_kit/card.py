@@ -8,12 +8,12 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from prm_kit import __version__
-from prm_kit.encode import StepReading
 from prm_kit.errors import InputError
 from prm_kit.files import value_sha256
 from prm_kit.records import LABEL_VALUES, NeutralPolicy, Solution
 from prm_kit.segments import Encoder, SegmentReading
 from prm_kit.settings import Settings
+from prm_kit.step_reading import StepReading
 
 ReadoutName = Literal["classes", "binary", "sigmoid", "ordinal", "ensemble", "unbounded"]
 """What the outputs of a head are; `prm_kit.readout` says how each is read."""

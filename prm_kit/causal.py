@@ -21,12 +21,12 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel, PreTraine
 
 from prm_kit.backbone import ensure_mark, load_language_model, load_tokenizer, output_layer, quiet, with_head
 from prm_kit.card import PrmCard, read_card, tokenizer_fingerprint
-from prm_kit.encode import StepReading, default_reading
 from prm_kit.errors import InputError, UsageError
 from prm_kit.files import whole_directory, write_json
 from prm_kit.model import Prm, check_files, check_tokenizer, default_dtype
 from prm_kit.readout import READOUTS
 from prm_kit.segments import encoder_of
+from prm_kit.step_reading import StepReading, default_reading
 from prm_kit.weights import read_tensor, tensor_files
 
 _CHANGES_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")

@@ -28,12 +28,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prm_kit.backbone import load_language_model, load_tokenizer, output_layer, quiet
 from prm_kit.card import PrmCard, StepScore, read_card, tokenizer_fingerprint
-from prm_kit.encode import NEW_MARK, Encoded, Overlong, StepEncoder, StepReading, default_reading
+from prm_kit.encode import Encoded, Overlong, StepEncoder
 from prm_kit.errors import InputError, UsageError
 from prm_kit.files import whole_directory, write_json
 from prm_kit.model import Prm, check_files, default_dtype
 from prm_kit.records import Solution
 from prm_kit.segments import SegmentEncoder
+from prm_kit.step_reading import NEW_MARK, StepReading, default_reading
 
 _PIECE = 1 << 24  # numbers of a piece of tokens x vocabulary: 64 MB in float32
 

@@ -22,16 +22,8 @@ from typing import Any, NamedTuple, Self
 
 from prm_kit.errors import InputError
 from prm_kit.ledger_schema import open_database, writing
-from prm_kit.records import (
-    Annotation,
-    Labelled,
-    Rater,
-    Solution,
-    StepLabel,
-    check_annotation,
-    solution_from_json,
-    solution_to_json,
-)
+from prm_kit.record_json import solution_from_json, solution_to_json
+from prm_kit.records import Annotation, Labelled, Rater, Solution, StepLabel, check_annotation
 
 _PAGE = 500
 
@@ -140,21 +132,21 @@ class Ledger:
 
     def solution_rows(self, page: int = _PAGE) -> Iterator[list[tuple[int, str, str]]]:
         """Pages of seq, id and record (JSON text) of every solution, in the order of appending."""
-        return self._pages("SELECT seq, id, record FROM solutions WHERE seq > ? ORDER BY seq LIMIT ?", page)
+        return self._pages("SELECT seq, id, record FROM solutions WHERE seq > :after ORDER BY seq LIMIT :page", page)
 
     def current(self) -> Iterator[Annotation]:
-        """The latest annotation of each rater on each solution, in the order of appending."""
+        """The latest annotation of each rater on each solution, in the order of appending; all of one moment."""
         for rows in self.current_rows():
             yield from self._annotations(rows)
 
     def current_rows(self, page: int = _PAGE) -> Iterator[list[tuple[Any, ...]]]:
         """The table's rows of what `current` gives, in pages."""
-        return self._pages(
-            "SELECT * FROM annotations AS a WHERE seq > ? AND NOT EXISTS (SELECT 1 FROM annotations AS b WHERE "
-            "b.solution_id = a.solution_id AND b.rater_kind = a.rater_kind AND b.rater_name = a.rater_name "
-            "AND b.seq > a.seq) ORDER BY seq LIMIT ?",
-            page,
+        query = (
+            "SELECT * FROM annotations AS a WHERE seq > :after AND seq <= :end AND NOT EXISTS (SELECT 1 FROM "
+            "annotations AS b WHERE b.solution_id = a.solution_id AND b.rater_kind = a.rater_kind AND "
+            "b.rater_name = a.rater_name AND b.seq > a.seq AND b.seq <= :end) ORDER BY seq LIMIT :page"
         )
+        return self._pages(query, page)
 
     def label_rows(self, first: int, last: int) -> list[tuple[Any, ...]]:
         """The labels of the annotations whose `seq` is one of these or between: `seq`, and all but the step's hash."""
@@ -181,7 +173,7 @@ class Ledger:
 
     def everything(self) -> Iterator[Annotation]:
         """Every annotation ever appended, superseded ones included, in the order of appending."""
-        for rows in self._pages("SELECT * FROM annotations WHERE seq > ? ORDER BY seq LIMIT ?"):
+        for rows in self._pages("SELECT * FROM annotations WHERE seq > :after ORDER BY seq LIMIT :page"):
             yield from self._annotations(rows)
 
     def history(self, solution_id: str, rater: Rater | None = None) -> list[Annotation]:
@@ -253,11 +245,15 @@ class Ledger:
         return True
 
     def _pages(self, query: str, page: int = _PAGE) -> Iterator[list[tuple[Any, ...]]]:
-        """Pages of rows by `seq`: no cursor stays open, so a slow reader holds nothing up."""
-        last = 0
-        while rows := self._db.execute(query, (last, page)).fetchall():
+        """Pages of rows by `seq`: no cursor stays open, so a slow reader holds nothing up.
+
+        `:end` is the last annotation when reading began: what is true of the rows up to there never changes.
+        """
+        (end,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM annotations").fetchone()
+        after = 0
+        while rows := self._db.execute(query, {"after": after, "end": end, "page": page}).fetchall():
             yield rows
-            last = rows[-1][0]
+            after = rows[-1][0]
 
     def _annotations(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[Annotation]:
         for seq, known_id, solution_id, kind, name, version, when, flags, lead_time, comment, meta, _ in rows:

@@ -19,12 +19,13 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTr
 
 from prm_kit.backbone import copy_trunk, ensure_mark, first_line, load_tokenizer, load_trunk, quiet, with_head
 from prm_kit.card import PrmCard, ReadoutName, read_card, tokenizer_fingerprint
-from prm_kit.encode import StepEncoder, StepReading, default_reading
+from prm_kit.encode import StepEncoder
 from prm_kit.errors import InputError, UsageError
 from prm_kit.files import whole_directory, write_json
 from prm_kit.readout import READOUTS, Readout
 from prm_kit.records import NeutralPolicy
 from prm_kit.segments import encoder_of
+from prm_kit.step_reading import StepReading, default_reading
 from prm_kit.weights import read_json, tensor_files
 
 

@@ -21,13 +21,13 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from prm_kit.backbone import load_tokenizer
 from prm_kit.chat import end_of_turn
-from prm_kit.encode import PromptTemplate, chat_template, default_reading
 from prm_kit.engines.engine import Rollout
 from prm_kit.errors import InputError, UsageError
 from prm_kit.files import write_json
 from prm_kit.plain_text import plain_text_backend, split_of
 from prm_kit.records import Solution
 from prm_kit.settings import validated
+from prm_kit.step_reading import PromptTemplate, chat_template, default_reading
 
 TEMPLATE_FILE = "policy.json"
 

@@ -15,8 +15,8 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple, get_args
 
 from prm_kit.errors import InputError, unknown_name
+from prm_kit.record_checks import Span, check_meta, check_spans, check_text, join_steps
 
-Span = tuple[int, int]
 LabelValue = Literal[-1, 0, 1]
 RaterKind = Literal["human", "judge", "rule", "rollout", "prm", "construction", "import", "merged", "simulated"]
 
@@ -244,22 +244,6 @@ class Labelled(NamedTuple):
     annotation: Annotation
 
 
-def join_steps(steps: Sequence[str], separator: str) -> tuple[str, tuple[Span, ...]]:
-    """Join steps with a separator; return the text and the span of each step.
-
-    Raises:
-        InputError: A step is empty or whitespace only.
-    """
-    spans: list[Span] = []
-    position = 0
-    for index, step in enumerate(steps):
-        if not step.strip():
-            raise InputError(f"step {index} is empty")
-        spans.append((position, position + len(step)))
-        position += len(step) + len(separator)
-    return separator.join(steps), tuple(spans)
-
-
 def solution_id(problem: str, completion: str, spans: Iterable[Span]) -> str:
     """Return the content address of a solution. Lengths are written down, so no two texts run together."""
     where = ",".join(f"{start}-{end}" for start, end in spans)
@@ -269,53 +253,6 @@ def solution_id(problem: str, completion: str, spans: Iterable[Span]) -> str:
 def step_hash(text: str) -> str:
     """Hash of one step's text."""
     return _digest(text)
-
-
-def check_text(name: str, text: str) -> None:
-    """Refuse text that cannot be stored as it is.
-
-    Raises:
-        InputError: Not a string, or it holds a NUL or a lone surrogate.
-    """
-    if not isinstance(text, str):
-        raise InputError(f"{name} is {type(text).__name__}, not text")
-    if "\x00" in text:
-        raise InputError(f"{name} holds a NUL character at offset {text.index(chr(0))}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(f"{name} holds a lone surrogate at offset {error.start}") from None
-
-
-def check_meta(meta: Mapping[str, Any]) -> None:
-    """Refuse provenance that is no plain JSON.
-
-    Raises:
-        InputError: It holds other things than JSON values, NaN or infinity, or a lone surrogate.
-    """
-    if not meta:
-        return
-    try:
-        json.dumps(dict(meta), ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"meta cannot be stored as JSON: {error}") from None
-
-
-def check_spans(spans: Sequence[Span], completion: str) -> None:
-    """Refuse spans that are out of order, out of the text, overlapping, or blank.
-
-    Raises:
-        InputError: Naming the step and its span.
-    """
-    previous = 0
-    for index, (start, end) in enumerate(spans):
-        if not previous <= start < end <= len(completion):
-            raise InputError(
-                f"span {index} ({start}, {end}) is empty, out of order or beyond the {len(completion)} characters"
-            )
-        if not completion[start:end].strip():
-            raise InputError(f"step {index} is whitespace only")
-        previous = end
 
 
 def check_annotation(solution: Solution, annotation: Annotation) -> None:
@@ -338,60 +275,17 @@ def check_annotation(solution: Solution, annotation: Annotation) -> None:
 
 
 def annotation_text(annotation: Annotation) -> str:
-    """What `Annotation.id` is the hash of: its JSON form with sorted keys, without the step hashes."""
-    row = annotation_to_json(annotation)
-    labels = [{key: value for key, value in label.items() if key != "step_hash"} for label in row["labels"]]
-    return json.dumps(row | {"labels": labels}, sort_keys=True, ensure_ascii=False)
+    """What `Annotation.id` is the hash of: JSON with sorted keys."""
+    return json.dumps(annotation_fields(annotation), sort_keys=True, ensure_ascii=False)
 
 
-def solution_to_json(solution: Solution) -> dict[str, Any]:
-    """One JSON object per solution: the project's own JSONL form. The id is written, and checked on reading."""
-    return {
-        "id": solution.id,
-        "problem": solution.problem,
-        "completion": solution.completion,
-        "spans": [list(span) for span in solution.spans],
-        "final_answer": solution.final_answer,
-        "reference_answer": solution.reference_answer,
-        "is_correct": solution.is_correct,
-        "generator": solution.generator,
-        "source": solution.source,
-        "licence": solution.licence,
-        "meta": dict(solution.meta),
-    }
-
-
-def solution_from_json(row: Mapping[str, Any]) -> Solution:
-    """Read what `solution_to_json` wrote.
-
-    Raises:
-        InputError: A field is missing or wrong, or the id does not fit the content.
-    """
-    fields = {key: row[key] for key in _SOLUTION_FIELDS if key in row}
-    missing = [key for key in ("problem", "completion", "spans") if key not in fields]
-    if missing:
-        raise InputError(f"solution lacks {', '.join(missing)}")
-    spans = tuple((int(start), int(end)) for start, end in fields.pop("spans"))
-    solution = Solution(spans=spans, **fields)
-    if "id" in row and row["id"] != solution.id:
-        raise InputError(f"solution id {row['id']} does not fit its content ({solution.id})")
-    return solution
-
-
-def annotation_to_json(annotation: Annotation) -> dict[str, Any]:
-    """One JSON object per annotation: the project's own JSONL form."""
+def annotation_fields(annotation: Annotation) -> dict[str, Any]:
+    """What an annotation says, as JSON values; the step hashes, which the solution's id fixes, are left out."""
+    rater = annotation.rater
     return {
         "solution_id": annotation.solution_id,
-        "rater": {
-            "kind": annotation.rater.kind,
-            "name": annotation.rater.name,
-            "version": annotation.rater.version,
-        },
-        "labels": [
-            {key: value for key, value in _label_fields(label).items() if value not in (None, ())}
-            | {"value": label.value}
-            for label in annotation.labels
-        ],
+        "rater": {"kind": rater.kind, "name": rater.name, "version": rater.version},
+        "labels": [_label_fields(label) for label in annotation.labels],
         "time": annotation.time,
         "flags": list(annotation.flags),
         "lead_time": _float(annotation.lead_time),
@@ -400,61 +294,16 @@ def annotation_to_json(annotation: Annotation) -> dict[str, Any]:
     }
 
 
-def annotation_from_json(row: Mapping[str, Any]) -> Annotation:
-    """Read what `annotation_to_json` wrote.
-
-    Raises:
-        InputError: A field is missing or wrong.
-    """
-    try:
-        labels = tuple(
-            StepLabel(
-                **{
-                    **label,
-                    "shares": tuple(label["shares"]) if label.get("shares") else None,
-                    "sources": tuple(label.get("sources", ())),
-                }
-            )
-            for label in row["labels"]
-        )
-        return Annotation(
-            solution_id=row["solution_id"],
-            rater=Rater(**row["rater"]),
-            labels=labels,
-            time=row.get("time", ""),
-            flags=tuple(row.get("flags", ())),
-            lead_time=row.get("lead_time"),
-            comment=row.get("comment"),
-            meta=row.get("meta", {}),
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"annotation is malformed: {error}") from None
-
-
-_SOLUTION_FIELDS = (
-    "problem",
-    "completion",
-    "spans",
-    "final_answer",
-    "reference_answer",
-    "is_correct",
-    "generator",
-    "source",
-    "licence",
-    "meta",
-)
-
-
 def _label_fields(label: StepLabel) -> dict[str, Any]:
-    return {
+    fields = {
         "step": label.step,
-        "step_hash": label.step_hash,
         "shares": [float(share) for share in label.shares] if label.shares else None,
         "count": label.count,
         "stderr": _float(label.stderr),
         "comment": label.comment,
         "sources": list(label.sources) or None,
     }
+    return {key: value for key, value in fields.items() if value is not None} | {"value": label.value}
 
 
 def _float(value: float | None) -> float | None:

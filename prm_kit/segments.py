@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from prm_kit.encode import Encoded, Overlong, StepEncoder, StepReading, TooLongError, step_windows
+from prm_kit.encode import Encoded, Overlong, StepEncoder, TooLongError, step_windows
 from prm_kit.errors import InputError, UsageError
 from prm_kit.plain_text import plain_text_backend, split_of
 from prm_kit.records import Solution
 from prm_kit.settings import Settings
+from prm_kit.step_reading import StepReading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,23 +18,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from prm_kit.errors import InputError
+from prm_kit.label_distribution import ONE_HOT, Distribution, fold_neutral, label_distribution, mean
 from prm_kit.records import (
     LABEL_VALUES,
     Annotation,
     Labelled,
-    LabelValue,
     NeutralPolicy,
     Solution,
-    StepLabel,
-    step_hash,
+    check_annotation,
 )
 
 Target = Literal["steps", "outcome"]
 """What is learnt: every labelled step (a PRM), or at the last step whether the final answer is right (an ORM)."""
-
-Distribution = tuple[float, float, float]
-
-ONE_HOT: Mapping[LabelValue, Distribution] = {-1: (1.0, 0.0, 0.0), 0: (0.0, 1.0, 0.0), 1: (0.0, 0.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -139,7 +134,7 @@ def targets_of(
     sources: Counter[str] = Counter()
     found: list[tuple[Solution, dict[int, Distribution]]] = []
     for solution, annotation in labelled:
-        check_labels(solution, annotation)
+        check_annotation(solution, annotation)
         _count_labels(solution, annotation, labels)
         if not solution.spans:
             lost["no steps"] += 1
@@ -188,32 +183,6 @@ def step_targets(
     return targets
 
 
-def label_distribution(label: StepLabel, prefer_shares: bool = False) -> Distribution | None:
-    """A label's distribution: its value if it has one, else its shares, else None (masked); or shares first."""
-    if prefer_shares and label.shares is not None:
-        return label.shares
-    return ONE_HOT[label.value] if label.value is not None else label.shares
-
-
-def fold_neutral(distribution: Distribution, policy: NeutralPolicy) -> Distribution | None:
-    """Move the mass on 0 as `policy` says; None if nothing is left.
-
-    "keep": it stays; "positive": to +1; "negative": to -1; "half": half to +1, half to -1; "drop": it is left out and
-    the other shares are scaled up to 1.
-    """
-    wrong, neutral, right = distribution
-    if policy == "keep" or neutral == 0.0:
-        return distribution
-    if policy == "positive":
-        return wrong, 0.0, right + neutral
-    if policy == "negative":
-        return wrong + neutral, 0.0, right
-    if policy == "half":
-        return wrong + neutral / 2, 0.0, right + neutral / 2
-    rest = wrong + right
-    return (wrong / rest, 0.0, right / rest) if rest > 1e-6 else None
-
-
 def outcome_target(solution: Solution, annotation: Annotation) -> tuple[str, Distribution | None]:
     """Where the outcome of a solution is known from, and its target; None where it is not known."""
     if solution.is_correct is not None:
@@ -224,22 +193,6 @@ def outcome_target(solution: Solution, annotation: Annotation) -> tuple[str, Dis
         return source, ONE_HOT[-1]
     last = distributions.get(len(solution.spans) - 1)
     return source, last and fold_neutral(last, "positive")
-
-
-def check_labels(solution: Solution, annotation: Annotation) -> None:
-    """Refuse an annotation that does not belong to the solution as it is.
-
-    Raises:
-        InputError: Naming the solution and the step.
-    """
-    if annotation.solution_id != solution.id:
-        raise InputError(f"annotation of {annotation.solution_id} was handed over with solution {solution.id}")
-    for label in annotation.labels:
-        if label.step >= len(solution.spans):
-            raise InputError(f"solution {solution.id}: label of step {label.step}, but it has {len(solution.spans)}")
-        start, end = solution.spans[label.step]
-        if label.step_hash != step_hash(solution.completion[start:end]):
-            raise InputError(f"solution {solution.id}: the label of step {label.step} was made for another text")
 
 
 def prefix_keys(solution: Solution) -> list[bytes]:
@@ -271,7 +224,7 @@ def _count_once(
     conflicts = sum(len(set(several)) > 1 for several in said.values())
     if whole_solutions:
         first = {tuple(its): index for index, its in reversed(list(enumerate(keys)))}
-        means = {key: _mean(several) for key, several in said.items()}
+        means = {key: mean(several) for key, several in said.items()}
         whole = [
             SolutionTargets(solution, tuple(chosen), tuple(means[key] for key in its))
             for index, ((solution, chosen), its) in enumerate(zip(found, keys, strict=True))
@@ -281,17 +234,10 @@ def _count_once(
     repeats = sum(len(several) - 1 for several in said.values())
     items = []
     for (solution, chosen), its_keys in zip(found, keys, strict=True):
-        kept = {step: _mean(said.pop(key)) for step, key in zip(chosen, its_keys, strict=True) if key in said}
+        kept = {step: mean(said.pop(key)) for step, key in zip(chosen, its_keys, strict=True) if key in said}
         if kept:
             items.append(SolutionTargets(solution, tuple(kept), tuple(kept.values())))
     return tuple(items), repeats, conflicts
-
-
-def _mean(several: Sequence[Distribution]) -> Distribution:
-    if all(one == several[0] for one in several):
-        return several[0]
-    wrong, neutral, right = (sum(column) / len(several) for column in zip(*several, strict=True))
-    return wrong, neutral, right
 
 
 def _masses(items: Iterable[SolutionTargets]) -> Distribution:

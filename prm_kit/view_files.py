@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from prm_kit.alignment import Aligned
 from prm_kit.arrow import SOLUTIONS, step_texts
 from prm_kit.files import whole_directory, whole_file
-from prm_kit.records import annotation_to_json, solution_to_json
+from prm_kit.record_json import annotation_to_json, solution_to_json
 from prm_kit.snapshot_tallies import WRITE_BATCH, leaves
 from prm_kit.view import View
 

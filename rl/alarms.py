@@ -1,18 +1,18 @@
 """Alarms: what the last updates look like beside the first ones, and beside those before them, in plain sentences.
 
-A figure has moved where the difference of two means of updates is more than noise (`SURE` standard errors) and more
-than a trifle. The noise of an update's mean is the larger of what its groups say of it and of what it jumps from update
-to update: neighbours differ by little but noise, however far a run drifts.
+A figure has moved where the difference of two means of updates is more than noise (`SURE` standard errors, see
+`rl.changes`) and more than a trifle. Of runs of 60 updates in which nothing but noise moves about one in thirty
+raises an alarm.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate, pairwise
-from statistics import fmean
 from typing import Any, Literal
+
+from rl.changes import Change, Line, change
 
 WINDOW = 10
 """Updates that are averaged on either side of a comparison; never more than a third of those that there are."""
@@ -20,14 +20,11 @@ WINDOW = 10
 FEWEST = 9
 """Updates before which nothing is said."""
 
-SURE = 3.0
+SURE = 3.5
 """Standard errors that a figure on its own must have moved."""
 
 LIKELY = 2.0
 """Standard errors that each of two figures must have moved that are read together."""
-
-Line = Mapping[str, Any]
-"""A line of metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -46,48 +43,6 @@ class Alarm:
     kind: Literal["prm", "policy", "signal"]
     began: int
     text: str
-
-
-@dataclass(frozen=True)
-class Change:
-    """A figure then and now.
-
-    Attributes:
-        before: Its mean over the updates that it is compared with.
-        now: Its mean over the last ones.
-        error: Standard error of the difference.
-        began: Update that splits what lies between best into two levels.
-        beside: First and last of the updates that it is compared with.
-    """
-
-    before: float
-    now: float
-    error: float
-    began: int
-    beside: tuple[int, int]
-
-    @property
-    def moved(self) -> float:
-        """The difference."""
-        return self.now - self.before
-
-    @property
-    def ratio(self) -> float:
-        """How many times as much it is; of nothing infinitely many."""
-        return self.now / self.before if self.before > 0 else math.inf
-
-    @property
-    def sigmas(self) -> float:
-        """The difference in standard errors, signed."""
-        if self.moved == 0:
-            return 0.0
-        return self.moved / self.error if self.error > 0 else math.copysign(math.inf, self.moved)
-
-    def said(self, form: str = ".2f", unit: str = "") -> str:
-        """Both means, the noise, and when."""
-        noise = f", {abs(self.sigmas):.1f} standard errors" if math.isfinite(self.sigmas) else ""
-        first, last = self.beside
-        return f"{self.before:{form}}{unit} in updates {first} to {last}, {self.now:{form}} now{noise}"
 
 
 Changes = Callable[[str], Change | None]
@@ -138,34 +93,6 @@ def raised(lines: Sequence[Line]) -> list[dict[str, Any]]:
                      for part in ("train", "held_out")]  # fmt: skip
             told.append({**line, "alarms": [asdict(alarm) for alarm in alarms(*parts)]})
     return first_alarms(told)
-
-
-def change(lines: Sequence[Line], key: str, start: int, width: int) -> Change | None:
-    """Compare `width` updates from place `start` on with the last `width`; None where either have no such figure."""
-    known = [place for place, line in enumerate(lines) if line.get(key) is not None]
-    first = [float(lines[place][key]) for place in known if start <= place < start + width]
-    last = [float(lines[place][key]) for place in known if place >= len(lines) - width]
-    if not first or not last:
-        return None
-    values = [float(lines[place][key]) for place in known]
-    jumps = fmean((b - a) ** 2 / 2 for a, b in pairwise(values)) if len(values) > 1 else 0.0
-    groups = fmean(lines[place].get("errors", {}).get(key, 0.0) ** 2 for place in known)
-    error = math.sqrt(max(jumps, groups) * (1 / len(first) + 1 / len(last)))
-    later = [place for place in known if place >= start]
-    began = later[_break([float(lines[place][key]) for place in later])]
-    beside = int(lines[start]["update"]), int(lines[start + width - 1]["update"])
-    return Change(fmean(first), fmean(last), error, int(lines[began]["update"]), beside)
-
-
-def _break(values: Sequence[float]) -> int:
-    """Where a list is best cut into two parts of one level each: the first place of the second part."""
-    sums, n = list(accumulate(values)), len(values)
-
-    def between(cut: int) -> float:
-        first, rest = sums[cut - 1] / cut, (sums[-1] - sums[cut - 1]) / (n - cut)
-        return cut * (n - cut) * (first - rest) ** 2
-
-    return max(range(1, n), key=between)
 
 
 def _outcome(changes: Changes) -> Iterator[Alarm]:
@@ -273,7 +200,7 @@ def _held_out(evaluations: Sequence[Line]) -> Iterator[Alarm]:
         return
     now = evaluations[-1]
     fall, error = now.get("sampled_fall"), now.get("sampled_fall_error")
-    if fall is None or error is None or fall <= 0.05 or fall <= (SURE + 1) * error:
+    if fall is None or error is None or fall <= 0.05 or fall <= (SURE + 0.5) * error:
         return  # the best of many is the best by chance too
     best = max(evaluations[:-1], key=lambda line: float(line["sampled"]))
     process = now.get("process"), best.get("process")

@@ -29,6 +29,7 @@ from rl.online_prm import OnlineJudge
 from rl.phases import Phases
 from rl.presets import CONTESTED
 from rl.process_weight import process_weight, weighed
+from rl.rollouts import check_finite
 from rl.rounds import Rounds
 from rl.stopping import stop_reason
 from rl.train_settings import RlSettings
@@ -109,6 +110,7 @@ class Loop:
         rounds = replace(self.rounds, rewarding=replace(self.rounds.rewarding, algorithm=algorithm))
         with journal.kept_example(number):
             gathered = rounds.gather(number, self.draws)
+            check_finite([row.sampled for row in gathered.rows])
         if not gathered.trained:
             counts = {name.replace(" ", "_"): n for name, n in sorted(gathered.counts.items())}
             journal.log("train", {"skipped": 1, **counts})

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from prm_kit.encode import default_reading
 from prm_kit.implicit import implicit_from_backbone
 from prm_kit.optimization import choose_trained, merge_adapters
 from prm_kit.sharding import whole_weights
+from prm_kit.step_reading import default_reading
 from prm_kit.train_start import autocast
 from prm_kit.training_state import set_trained_weights
 from rl.algorithms import OnlinePrm

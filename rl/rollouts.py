@@ -70,6 +70,19 @@ class NotFiniteError(InputError):
         return type(self), (str(self), list(self.rollouts))  # to be told to other processes
 
 
+def check_finite(rollouts: Sequence[Sampled]) -> None:
+    """Refuse rollouts of a policy whose weights are no numbers any more.
+
+    Raises:
+        NotFiniteError: A log-probability that was sampled with is not finite.
+    """
+    bad = [one for one in rollouts if not all(map(math.isfinite, one.rollout.log_probabilities))]
+    if bad:
+        raise NotFiniteError(
+            f"the policy's log-probabilities are not finite in {len(bad)} of {len(rollouts)} rollouts", bad
+        )
+
+
 @dataclass(frozen=True)
 class Sampler:
     """Samples groups of one policy.

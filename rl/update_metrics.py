@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from statistics import fmean, stdev
@@ -85,13 +86,14 @@ def _of_tokens(batch: Batch) -> list[dict[str, float]]:
 
 
 def _errors(rows: Sequence[Earned], tokens: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Standard errors over groups, each group's figures counting alike."""
+    """Standard errors over groups, each group's figures counting alike; none of a figure that is not finite."""
     groups: dict[int, list[int]] = {}
     for place, row in enumerate(rows):
         groups.setdefault(row.sampled.group, []).append(place)
     said = [figures([rows[i] for i in places], [tokens[i] for i in places]) for places in groups.values()]
     by_name = {name: [one[name] for one in said if one.get(name) is not None] for name in said[0]}
-    return {name: stdev(values) / len(values) ** 0.5 for name, values in by_name.items() if len(values) > 1}
+    known = {name: values for name, values in by_name.items() if len(values) > 1 and all(map(math.isfinite, values))}
+    return {name: stdev(values) / len(values) ** 0.5 for name, values in known.items()}
 
 
 def shown_rollouts(rows: Sequence[Earned], number: int) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from typing import Any
 from labeling.label_studio.interface import FLAGS
 from labeling.label_studio.tasks import Window
 from prm_kit.errors import InputError
-from prm_kit.records import LabelValue, check_text
+from prm_kit.record_checks import check_text
+from prm_kit.records import LabelValue
 
 MAX_COMMENT = 10_000
 _VALUES: dict[str, LabelValue] = {"-1": -1, "0": 0, "1": 1}

@@ -42,4 +42,5 @@ def told(summary: dict[str, Any]) -> list[str]:
         f"  {name:28} {figure['value']:.3f}   (95 %: {figure['low']:.3f} to {figure['high']:.3f})"
         for name, figure in summary["policy"]["accuracy"].items()
     ]
+    lines += [f"warning: {text}" for text in summary["warnings"]]
     return [*lines, f"These are figures of {summary['figures_are_of']}.", "All tables and figures: report.html"]

@@ -25,7 +25,8 @@ def train_policies(settings: QuickstartSettings, out: Path, tell: Progress) -> d
 
     Returns:
         algorithm, updates, rollouts (of each run), accuracy (figures over the test problems, of sampled rollouts, by
-        name), gain (the run with the PRM minus the control, paired), alarms (sentences of each run).
+        name), gain (the run with the PRM minus the control, paired), alarms (of each run the first of each
+        name).
     """
     runs = {out / "rl" / arm: partial(train_one, arm, settings, out) for arm in ARMS}
     found = dict(zip(ARMS, side_by_side("rl", runs, tell), strict=True))
@@ -48,7 +49,8 @@ def train_policies(settings: QuickstartSettings, out: Path, tell: Progress) -> d
 
 
 def train_one(arm: str, settings: QuickstartSettings, out: Path) -> dict[str, Any]:
-    """One run of RL; leaves OUT/rl/ARM/checkpoint."""
+    """One run of RL; leaves OUT/rl/ARM/checkpoint and report.html beside it."""
+    from pipelines.rl.report import write_report
     from prm_kit.model import Prm
     from prm_kit.prm_scorer import PrmScorer
     from prm_kit.tasks.arithmetic import ArithmeticTask
@@ -58,7 +60,7 @@ def train_one(arm: str, settings: QuickstartSettings, out: Path) -> dict[str, An
     task = ArithmeticTask()
     seen = settings.demonstrations + settings.train_problems
     wanted = settings.rl_updates * settings.rl_problems
-    return train(
+    summary = train(
         RlSettings(
             policy=str(out / "policy" / "checkpoint"),
             algorithm=ALGORITHM,
@@ -79,6 +81,8 @@ def train_one(arm: str, settings: QuickstartSettings, out: Path) -> dict[str, An
         scorer=PrmScorer(Prm.load(out / "checkpoint"), name="PRM") if arm == "prm" else None,
         held_out=task.problems("test", settings.test_problems, settings.seed),
     )
+    write_report(out / "rl" / arm)
+    return summary
 
 
 def figure(shares: list[float], seed: int) -> dict[str, Any]:

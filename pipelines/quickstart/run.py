@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 STAGES = ("policy", "solutions", "labels", "models", "evaluation", "rl")
 
+LEAST_RIGHT = 0.1
+"""Share of right samples below which a policy counts as not having learnt its task."""
+
 
 def run_quickstart(
     out: Path, seed: int = 0, progress: Progress | None = None, settings: QuickstartSettings | None = None
@@ -137,8 +140,17 @@ def summarise(
         "best_of_n": picked,
         "data": counts,
         "training_labels": labels,
-        "warnings": data["warnings"],
+        "warnings": [*weak_policy(counts), *data["warnings"]],
     }
+
+
+def weak_policy(counts: dict[str, Any]) -> list[str]:
+    """Say so where the policy has hardly learnt its task: nothing that follows is worth much then."""
+    dev = counts["dev"]
+    share = dev["right"] / dev["samples"]
+    if share >= LEAST_RIGHT:
+        return []
+    return [f"only {share:.1%} of the policy's samples are right: with this seed it has not learnt the task in time"]
 
 
 class _Clock:

@@ -40,10 +40,10 @@ class QuickstartSettings(Settings):
     """
 
     seed: int = Field(0, ge=0)
-    demonstrations: Positive = 12_000
+    demonstrations: Positive = 14_000
     policy_learning_rate: Rate = 2e-3
     policy_batch_tokens: Positive = 416
-    train_problems: Positive = 4_000
+    train_problems: Positive = 3_700
     train_samples: Positive = 2
     dev_problems: Positive = 100
     test_problems: Positive = 300

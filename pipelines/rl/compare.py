@@ -6,12 +6,16 @@ column of rollouts.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.output import Json, Out, Output
 from pipelines.rl.report import json_lines, write_report
+
+if TYPE_CHECKING:
+    from rl.train_settings import RlSettings
 
 
 def compare(
@@ -41,8 +45,8 @@ def compare(
 
     named = [] if policy is None else [f"policy={policy}"]
     settings = load_settings(RlSettings, None, [*(overrides or ()), *named, f"algorithm={algorithms[0]}"])
-    for name in algorithms:
-        preset(name, settings.parts)
+    dense = {name: "step rewards" in preset(name, settings.parts).needs for name in algorithms}
+    by_value = settings.branching is not None and settings.branching.at == "value"
     from pipelines.scorers import fingerprint_of, scorer_of
     from pipelines.task import held_out_in, opened
     from prm_kit.report.rl_compare import compare_rows, write_compare_report
@@ -56,12 +60,7 @@ def compare(
     for name in algorithms:
         if name in CONTESTED:
             output.say(CONTESTED[name])
-    # The same groups for all: an algorithm's own group size would give some more.
-    group_size = settings.group_size or max(ALGORITHMS[name].group_size for name in algorithms)
-    if settings.branching is not None:
-        group_size = settings.branching.rollouts
-    eval_every = settings.eval_every or max(1, settings.updates // 5)
-    settings = settings.model_copy(update={"eval_every": eval_every, "group_size": group_size})
+    settings = _alike(settings, [ALGORITHMS[name].group_size for name in algorithms])
     about = {"task": task, "prm": prm, "algorithms": algorithms, "seeds": seeds, "settings": settings.model_dump()}
     run.start({"compare": about})
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in algorithms}
@@ -73,41 +72,45 @@ def compare(
         for number in range(seeds):
             for place, name in enumerate(algorithms):
                 progress("compare", number * len(algorithms) + place, seeds * len(algorithms), f"{name}, seed {number}")
-                changed = {"algorithm": name, "seed": settings.seed + number}
                 summary = train(
-                    settings.model_copy(update=changed),
+                    settings.model_copy(update={"algorithm": name, "seed": settings.seed + number}),
                     trained,
                     its_task.verify,
                     out / name / f"seed-{number}",
-                    scorer=scorer if "step rewards" in preset(name, settings.parts).needs else None,
+                    scorer=scorer if dense[name] or by_value else None,
                     held_out=measured,
                     about={"task": task, "prm": prm, "sha256": sha256},
                 )
                 write_report(out / name / f"seed-{number}")
                 found[name].append(summary)
-    data = comparison(
-        {
-            name: Ran(
-                "step rewards" in preset(name, settings.parts).needs,
-                [json_lines(out / name / f"seed-{number}" / "metrics.jsonl") for number in range(seeds)],
-                summaries,
-            )
-            for name, summaries in found.items()
-        }
-    )
+    lines = {name: [json_lines(out / name / f"seed-{i}" / "metrics.jsonl") for i in range(seeds)] for name in found}
+    data = comparison({name: Ran(dense[name], lines[name], summaries) for name, summaries in found.items()})
     run.finish({**about, **data})
-    shown = {
-        "task": task,
-        "policy": settings.policy,
-        "prm": prm,
-        "updates": settings.updates,
-        "problems": settings.problems,
-    }
-    shown = {key: value for key, value in shown.items() if value is not None}
-    write_compare_report(out / "report.html", {**data, "about": {**shown, "group size": group_size}})
+    write_compare_report(out / "report.html", {**data, "about": _about(settings, task, prm)})
     if not as_json:
         print_table(compare_rows(data), output.console)
         for claim in data["claims"]:
             output.say(f"{claim['claim']}: {claim['verdict']}" + (f" ({claim['figures']})" if claim["figures"] else ""))
         output.say(f"report: {out / 'report.html'}")
     output.summary(out / "summary.json")
+
+
+def _about(settings: RlSettings, task: str, prm: str | None) -> dict[str, Any]:
+    """What the report says of the runs as a whole."""
+    shown = {
+        "task": task,
+        "policy": settings.policy,
+        "prm": prm,
+        "updates": settings.updates,
+        "problems": settings.problems,
+        "group size": settings.group_size,
+    }
+    return {key: value for key, value in shown.items() if value is not None}
+
+
+def _alike(settings: RlSettings, sizes: Sequence[int]) -> RlSettings:
+    """The same groups for all, where an algorithm's own group size would give some more, and some evaluations."""
+    branching = settings.branching
+    group_size = branching.rollouts if branching else settings.group_size or max(sizes)
+    eval_every = settings.eval_every or max(1, settings.updates // 5)
+    return settings.model_copy(update={"eval_every": eval_every, "group_size": group_size})

@@ -18,7 +18,7 @@ _AHEAD = 128
 """Tokens of room made at a time: all that is held is read for every token, so a copy every 128 of them is nothing."""
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A `DynamicLayer` whose keys and values [B, H, T, D] are views of tensors with room for more.
 
     Attributes:
@@ -26,7 +26,7 @@ class GrowingLayer(DynamicLayer):
     """
 
     def __init__(self, longest: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.longest = longest
         self._key_room: Tensor | None = None
         self._value_room: Tensor | None = None
@@ -50,6 +50,8 @@ class GrowingLayer(DynamicLayer):
         """Keep these rows, in this order. Where the last rows only fill gaps, nothing else is moved."""
         if self._key_room is None or self._value_room is None:
             return
+        assert self.keys is not None
+        assert self.values is not None
         kept, end = len(indices), self.get_seq_length()
         moved = (indices != torch.arange(kept, device=indices.device)).nonzero()[:, 0]
         if kept <= len(self.keys) and bool((indices[moved] >= kept).all()):
@@ -61,11 +63,11 @@ class GrowingLayer(DynamicLayer):
             )
         self.keys, self.values = self._key_room[:kept, :, :end], self._value_room[:kept, :, :end]
 
-    def _grown(self, held: Tensor, like: Tensor, end: int) -> Tensor:
+    def _grown(self, held: Tensor | None, like: Tensor, end: int) -> Tensor:
         """Room for `end` tokens and some more, with what is held already at its beginning."""
         rows, heads, _, width = like.shape
         room = like.new_empty(rows, heads, max(end, min(end + _AHEAD, self.longest)), width)
-        if held.numel():
+        if held is not None and held.numel():
             room[:, :, : held.shape[2]] = held
         return room
 

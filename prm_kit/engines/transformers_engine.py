@@ -163,7 +163,7 @@ def _inverted(weights_BV: torch.Tensor, uniform_B1: torch.Tensor) -> torch.Tenso
     Cumulative sums are float64, since in float32 those over a large vocabulary would lose rare tokens: one over blocks
     and one within the block that is met, so that a large vocabulary is gone through once, and in float32.
     """
-    blocks_BKW = pad(weights_BV, (0, -weights_BV.shape[1] % _BLOCK)).unflatten(1, (-1, _BLOCK))
+    blocks_BKW = pad(weights_BV, (0, -weights_BV.shape[1] % _BLOCK)).reshape(len(weights_BV), -1, _BLOCK)
     mass_BK = blocks_BKW.sum(-1).double()
     cumulative_BK = mass_BK.cumsum(-1)
     target_B1 = uniform_B1 * cumulative_BK[:, -1:]

@@ -11,15 +11,8 @@ from prm_kit.evaluate.baselines import HARD_NAMES
 from prm_kit.evaluate.bootstrap import Bootstrap, FloatArray, IntArray
 from prm_kit.evaluate.calibration import calibration_table
 from prm_kit.evaluate.final_answer import final_answer_table
-from prm_kit.evaluate.first_error import (
-    UNSETTLED,
-    Sweep,
-    Threshold,
-    choose_threshold,
-    first_error_table,
-    sweep,
-    true_first_errors,
-)
+from prm_kit.evaluate.first_error import UNSETTLED, Sweep, Threshold, choose_threshold, sweep, true_first_errors
+from prm_kit.evaluate.first_error_table import first_error_table
 from prm_kit.evaluate.inputs import DevSplit, is_bounded
 from prm_kit.evaluate.length import length_table
 from prm_kit.evaluate.metrics import step_table

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from prm_kit.formats.format import Reading
-from prm_kit.records import Span
+from prm_kit.record_checks import Span
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 from prm_kit.errors import InputError
 from prm_kit.formats.folding import Holds
 from prm_kit.formats.format import Format, Item, Judged, Layout, Reading, Row, as_mapping
-from prm_kit.records import annotation_from_json, annotation_to_json, solution_from_json, solution_to_json
+from prm_kit.record_json import annotation_from_json, annotation_to_json, solution_from_json, solution_to_json
 
 
 class OwnLayout(Layout):

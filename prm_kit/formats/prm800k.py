@@ -27,7 +27,8 @@ from prm_kit.formats.format import (
     branch_of,
 )
 from prm_kit.formats.prm800k_rows import write_tree
-from prm_kit.records import Annotation, LabelValue, Rater, Solution, StepLabel, check_text, step_hash
+from prm_kit.record_checks import check_text
+from prm_kit.records import Annotation, LabelValue, Rater, Solution, StepLabel, step_hash
 
 ANSWER_MARK = "# Answer\n\n"
 """PRM800K's last steps state the final answer after this."""

@@ -108,7 +108,8 @@ def _process_against_accuracy(train: Sequence[Line], held_out: Sequence[Line]) -
 
 def _several(train: Sequence[Line], marks: Sequence[float], title: str, y_label: str, named: Mapping[str, str],
              about: str = "") -> Figure | None:  # fmt: skip
-    there = [(key, words) for key, words in named.items() if any(line.get(key) is not None for line in train)]
+    # A curve that never leaves 0, be it by rounding, says nothing.
+    there = [(key, words) for key, words in named.items() if any(abs(line.get(key) or 0) > 1e-9 for line in train)]
     drawn = [of(train, key, words, kind) for (key, words), kind in zip(there, _SHAPES, strict=False)]
     return figure(title, drawn, y_label, marks, about)
 

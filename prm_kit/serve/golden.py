@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from prm_kit.errors import InputError
 from prm_kit.files import whole_file
-from prm_kit.records import Solution, Span
+from prm_kit.record_checks import Span
+from prm_kit.records import Solution
 from prm_kit.score import Probabilities
 from prm_kit.settings import Settings
 

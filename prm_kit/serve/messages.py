@@ -12,7 +12,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from prm_kit.aggregate import aggregate, step_numbers
 from prm_kit.errors import InputError
-from prm_kit.records import Solution, Span
+from prm_kit.record_checks import Span
+from prm_kit.records import Solution
 from prm_kit.score import Probabilities, StepScores
 from prm_kit.settings import Settings
 from prm_kit.split import split_solution

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from prm_kit.records import Span
+from prm_kit.record_checks import Span
 from prm_kit.split.sections import Section, sections
 
 MAX_ANSWER = 1000

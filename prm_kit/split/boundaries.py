@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from prm_kit.records import Span
+from prm_kit.record_checks import Span
 from prm_kit.split.attach import attach
 from prm_kit.split.markers import is_consistent, is_stepwise, marker_cuts, numbered
 from prm_kit.split.protect import Blocks

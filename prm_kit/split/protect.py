@@ -18,7 +18,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from prm_kit.records import Span
+from prm_kit.record_checks import Span
 
 _BLANK_AHEAD = r"\n[^\S\n]*+\n"
 _LOOSE_DOLLARS = r"[^\\$]*+(?:(?:\\.|\$(?!\$))[^\\$]*+)*\$\$"

@@ -11,7 +11,8 @@ from typing import Any
 
 from prm_kit.answer_text import extract_final_answer
 from prm_kit.errors import InputError, UsageError, unknown_name
-from prm_kit.records import Solution, Span
+from prm_kit.record_checks import Span
+from prm_kit.records import Solution
 from prm_kit.split.answer import find_answer
 from prm_kit.split.attach import attach
 from prm_kit.split.boundaries import METHODS, Layout, automatic

@@ -21,7 +21,8 @@ from prm_kit.answers import AnswerChecker
 from prm_kit.errors import InputError, UsageError, unknown_name
 from prm_kit.formats.hub import PREFIX, is_dataset, rows_of_dataset
 from prm_kit.formats.row_files import BadRow, rows_of_file
-from prm_kit.records import Problem, check_text
+from prm_kit.record_checks import check_text
+from prm_kit.records import Problem
 from prm_kit.tasks.task import Demonstration, Split, check_split, draw, folded, split_of
 
 _COLUMNS: dict[str, tuple[str, ...]] = {

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from pipelines.quickstart.labels import ANNOTATORS, merged_labels
-from pipelines.quickstart.run import STAGES, run_quickstart
+from pipelines.quickstart.run import STAGES, run_quickstart, weak_policy
 from pipelines.quickstart.settings import QuickstartSettings
 from pipelines.quickstart.solutions import read_labelled
 from prm_kit.engines.engine import Rollout
@@ -75,6 +75,12 @@ def test_it_leaves_what_it_promises(run):
     assert len(summary["baselines"]) > 2
     assert summary["seconds"] > 0
     assert "one seed" in summary["figures_are_of"]
+
+
+def test_a_policy_that_has_not_learnt_its_task_is_told():
+    # 29 of 800 right: 3.6 %; 80 of 800 are the tenth that is asked for
+    assert "only 3.6% of the policy's samples are right" in weak_policy({"dev": {"right": 29, "samples": 800}})[0]
+    assert weak_policy({"dev": {"right": 80, "samples": 800}}) == []
 
 
 def test_progress_names_every_stage_and_ends_it(run):

@@ -1,11 +1,11 @@
 import pytest
 
 from prm_kit.chat import end_of_turn
-from prm_kit.encode import chat_template
 from prm_kit.engines.engine import Limits, Rollout
 from prm_kit.engines.transformers_engine import TransformersEngine
 from prm_kit.errors import UsageError
 from prm_kit.policy import Policy
+from prm_kit.step_reading import chat_template
 from prm_kit.tasks.arithmetic_policy import arithmetic_policy, arithmetic_tokenizer
 
 TEMPLATE = (

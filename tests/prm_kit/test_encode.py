@@ -8,17 +8,11 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from prm_kit.encode import (
-    NEW_MARK,
-    PromptTemplate,
-    StepEncoder,
-    StepReading,
-    TooLongError,
-    default_reading,
-)
+from prm_kit.encode import StepEncoder, TooLongError
 from prm_kit.errors import UsageError
 from prm_kit.plain_text import plain_text_backend
 from prm_kit.records import Solution
+from prm_kit.step_reading import NEW_MARK, PromptTemplate, StepReading, default_reading
 
 MARK = "<|reserved_special_token_0|>"
 SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", MARK]

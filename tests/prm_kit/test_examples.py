@@ -5,10 +5,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from prm_kit.encode import StepEncoder, TooLongError, default_reading
+from prm_kit.encode import StepEncoder, TooLongError
 from prm_kit.errors import InputError
 from prm_kit.examples import Example, class_masses, collate, concatenated_targets, examples_of, examples_sha256
 from prm_kit.records import Annotation, Labelled, Rater, Solution
+from prm_kit.step_reading import default_reading
 from prm_kit.targets import targets_of
 
 

@@ -205,7 +205,21 @@ def test_reading_goes_on_while_the_ledger_grows(ledger):
     reading = ledger.current()
     next(reading)
     ledger.append([of([0, 0], Rater("human", "late"))])
-    assert len(list(reading)) == 600
+    assert len(list(reading)) == 599
+    assert len(list(ledger.current())) == 601
+
+
+def test_pages_are_of_one_moment_though_a_writer_comes_between_them(ledger):
+    raters = [Rater("human", str(n)) for n in range(3)]
+    ledger.append([of([1, 1], rater) for rater in raters], [SOLUTION])
+    pages = ledger.current_rows(2)
+    seen = next(pages)
+    with Ledger(ledger.path) as other:  # the first two, whom the page holds, and the third change their minds
+        other.append([of([0, 0], rater) for rater in raters])
+    for page in pages:
+        seen += page
+    assert [row[0] for row in seen] == [1, 2, 3]
+    assert [annotation.values(2) for annotation in ledger.current()] == [(0, 0)] * 3
 
 
 def test_a_ledger_that_cannot_be_opened_or_written_says_so(ledger, tmp_path, monkeypatch):

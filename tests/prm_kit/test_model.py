@@ -25,10 +25,10 @@ from transformers import (
 )
 
 from prm_kit.card import PrmCard, read_card
-from prm_kit.encode import NEW_MARK, PromptTemplate, StepReading
 from prm_kit.errors import InputError, UsageError
 from prm_kit.model import Prm
 from prm_kit.records import Solution
+from prm_kit.step_reading import NEW_MARK, PromptTemplate, StepReading
 
 WORDS = ["[UNK]", "[PAD]", "<|step|>", "<|other|>", *map(str, range(10)), "+", "=", "so", "\n"]
 SOLUTION = Solution.from_steps("1 + 2", ["1 + 2 = 3", "so 3"], " ")

@@ -5,12 +5,12 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from prm_kit.encode import PromptTemplate
 from prm_kit.engines.engine import Rollout
 from prm_kit.errors import InputError, UsageError
 from prm_kit.policy import Policy
 from prm_kit.records import Solution
 from prm_kit.split import split_solution
+from prm_kit.step_reading import PromptTemplate
 from prm_kit.tasks.arithmetic_policy import arithmetic_policy, arithmetic_tokenizer
 
 PROBLEM = "Start with 37, subtract 7, times 3."

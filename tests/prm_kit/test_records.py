@@ -5,18 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prm_kit.errors import InputError, UsageError
-from prm_kit.records import (
-    Annotation,
-    Rater,
-    Solution,
-    StepLabel,
-    annotation_from_json,
-    annotation_to_json,
-    join_steps,
-    solution_from_json,
-    solution_to_json,
-    step_hash,
-)
+from prm_kit.record_checks import join_steps
+from prm_kit.record_json import annotation_from_json, annotation_to_json, solution_from_json, solution_to_json
+from prm_kit.records import Annotation, Rater, Solution, StepLabel, step_hash
 
 SOLUTION = Solution("2+3?", "2+3=5\n\nSo 5.", ((0, 5), (7, 12)), reference_answer="5")
 HUMAN = Rater("human", "ann")

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prm_kit.errors import InputError
+from prm_kit.label_distribution import fold_neutral
 from prm_kit.records import Annotation, Labelled, Rater, Solution, StepLabel, step_hash
-from prm_kit.targets import fold_neutral, prefix_keys, targets_of
+from prm_kit.targets import prefix_keys, targets_of
 
 PERSON = Rater("human", "a")
 OTHER = Rater("human", "b")
@@ -146,9 +147,9 @@ def test_an_outcome_read_off_an_unfinished_branch_is_counted_apart():
 def test_a_label_of_another_text_solution_or_step_is_refused():
     solution, annotation = labelled([1, 1])
     moved = replace(annotation, labels=(replace(annotation.labels[0], step_hash="0"),))
-    with pytest.raises(InputError, match=r"step 0 was made for another text"):
+    with pytest.raises(InputError, match=r"step 0: the label was made for another text"):
         targets_of([Labelled(solution, moved)])
-    with pytest.raises(InputError, match=r"handed over with solution"):
+    with pytest.raises(InputError, match=r"is about solution .*, not"):
         targets_of([Labelled(solution, replace(annotation, solution_id="0"))])
     beyond = replace(annotation, labels=(replace(annotation.labels[0], step=7),))
     with pytest.raises(InputError, match=r"label of step 7, but it has 2"):

@@ -14,36 +14,11 @@ from prm_kit.model import Prm
 from prm_kit.records import Annotation, Labelled, Rater, Solution
 from prm_kit.train import train
 from prm_kit.train_settings import LoraSettings, TrainSettings
-
-
-def sums(number: int, start: int = 0) -> list[Labelled]:
-    """Solutions of one to three steps "a + b = c": right +1, wrong -1, said again 0."""
-    found = []
-    for i in range(start, start + number):
-        steps, values = [], []
-        for j in range(1 + i % 3):
-            a, b = (i * 7 + j * 3) % 9, (i * 5 + j) % 8
-            wrong = (i + j) % 3 == 0
-            steps.append(f"{a} + {b} = {a + b + wrong}")
-            values.append(-1 if wrong else 1)
-        if i % 2:
-            steps.append("so again " + steps[-1])
-            values.append(0)
-        solution = Solution.from_steps(f"{i % 20} ? {i // 20}", steps, "\n", is_correct=-1 not in values)
-        found.append(Labelled(solution, Annotation.of(solution, Rater("construction", "test"), values)))
-    return found
+from tests.prm_kit.training_runs import metrics, sums, weights
 
 
 def settings(backbone: str, **changes) -> TrainSettings:
     return TrainSettings(**{"backbone": backbone, "learning_rate": 3e-3, "batch_tokens": 100, **changes})
-
-
-def metrics(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "checkpoint" / "model.safetensors")
 
 
 def test_eight_examples_are_learnt_by_heart(backbone, tmp_path):

@@ -1,6 +1,5 @@
 """Every objective through the whole of training: learnt by heart, cut, killed, saved, read again."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,10 @@ from prm_kit.errors import UsageError
 from prm_kit.model import Prm
 from prm_kit.objectives import OBJECTIVES
 from prm_kit.prm_scorer import PrmScorer
-from prm_kit.records import Annotation, Labelled, Rater, Solution, StepLabel
+from prm_kit.records import Annotation, Labelled, Solution, StepLabel
 from prm_kit.train import train
-from prm_kit.train_settings import TrainSettings
+from prm_kit.train_settings import LoraSettings, TrainSettings
+from tests.prm_kit.training_runs import metrics, sums, weights
 
 ASKED = {
     "cross-entropy": {},
@@ -32,24 +32,6 @@ ASKED = {
 CAUSAL = ("causal", "implicit")
 
 
-def sums(number: int, start: int = 0) -> list[Labelled]:
-    """Solutions of one to three steps "a + b = c": right +1, wrong -1, said again 0; rollouts agree in 3 of 4."""
-    found = []
-    for i in range(start, start + number):
-        steps, values = [], []
-        for j in range(1 + i % 3):
-            a, b = (i * 7 + j * 3) % 9, (i * 5 + j) % 8
-            wrong = (i + j) % 3 == 0
-            steps.append(f"{a} + {b} = {a + b + wrong}")
-            values.append(-1 if wrong else 1)
-        if i % 2:
-            steps.append("so again " + steps[-1])
-            values.append(0)
-        solution = Solution.from_steps(f"{i % 20} ? {i // 20}", steps, "\n", is_correct=-1 not in values)
-        found.append(Labelled(solution, Annotation.of(solution, Rater("construction", "test"), values)))
-    return found
-
-
 def with_shares(labelled: Labelled) -> Labelled:
     """The same labels as shares of four rollouts: 3 of 4 where a step is right, 1 of 4 where it is wrong."""
     solution, annotation = labelled
@@ -62,14 +44,6 @@ def settings(name: str, backbone: str, language_model: str, **changes) -> TrainS
     source = language_model if name in CAUSAL else backbone
     standard = {"backbone": source, "objective": name, "learning_rate": 5e-3, "batch_tokens": 1000, "seed": 1}
     return TrainSettings(**{**standard, **ASKED[name], **changes})
-
-
-def metrics(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "checkpoint" / "model.safetensors")
 
 
 def learnt(name: str, score, solution: Solution, labels: list) -> bool:
@@ -136,7 +110,8 @@ def test_micro_batches_change_nothing_but_memory(name, backbone, language_model,
         pytest.param(name, {}, marks=[] if name in ("pqm", "ensemble", "implicit") else pytest.mark.slow)
         for name in OBJECTIVES
     ]
-    + [("cross-entropy", {"head_updates": updates}) for updates in (2, 3)],
+    + [("cross-entropy", {"head_updates": updates}) for updates in (2, 3)]
+    + [("cross-entropy", {"head_updates": 2, "lora": LoraSettings(rank=2, dropout=0.1)})],
 )
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(name, changes, backbone, language_model, tmp_path):
     asked = settings(name, backbone, language_model, updates=4, checkpoint_every=2, eval_every=4, **changes)
@@ -159,9 +134,10 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(name, changes, back
         assert torch.equal(tensor, weights(tmp_path / "killed")[key])
 
 
-def test_the_head_learns_alone_first_and_the_rest_joins_with_a_warm_up_of_its_own(backbone, tmp_path):
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+def test_the_head_learns_alone_first_and_the_rest_joins_with_a_warm_up_of_its_own(backbone, tmp_path, lora):
     asked = {"backbone": backbone, "learning_rate": 1e-2, "batch_tokens": 1000, "warmup": 0.5, "schedule": "constant"}
-    both = TrainSettings(updates=8, head_updates=4, **asked)
+    both = TrainSettings(updates=8, head_updates=4, lora=lora, **asked)
     train(both, sums(8), [], tmp_path / "both")
     lines = metrics(tmp_path / "both")
     # two stages of four updates; each rises over half of them: 5e-3, then 1e-2

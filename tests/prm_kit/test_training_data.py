@@ -2,9 +2,10 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from prm_kit.encode import StepEncoder, default_reading
+from prm_kit.encode import StepEncoder
 from prm_kit.errors import InputError
 from prm_kit.records import Annotation, Labelled, Rater, Solution
+from prm_kit.step_reading import default_reading
 from prm_kit.train_settings import TrainSettings
 from prm_kit.training_data import sample_like, training_data
 

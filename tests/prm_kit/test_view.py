@@ -8,16 +8,8 @@ from hypothesis import strategies as st
 
 from prm_kit.errors import InputError, UsageError
 from prm_kit.ledger import Ledger
-from prm_kit.records import (
-    Annotation,
-    Labelled,
-    Rater,
-    Solution,
-    StepLabel,
-    annotation_from_json,
-    solution_from_json,
-    step_hash,
-)
+from prm_kit.record_json import annotation_from_json, solution_from_json
+from prm_kit.records import Annotation, Labelled, Rater, Solution, StepLabel, step_hash
 from prm_kit.snapshot import SnapshotWriter
 from prm_kit.view import View, problem_key, split_by_problem
 from prm_kit.view_files import STEP_TABLE, write_jsonl, write_parquet, write_step_table

@@ -1,4 +1,6 @@
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -137,3 +139,24 @@ def test_adapters_that_would_sample_otherwise_than_they_learn_are_refused(policy
         settings(policy, lora=LoraSettings(dropout=0.1))
     with pytest.raises(ValidationError, match="four_bit is for training a PRM"):
         settings(policy, lora=LoraSettings(four_bit=True))
+
+
+def test_an_engine_that_samples_otherwise_is_seen_and_corrected_for(policy, tmp_path, monkeypatch):
+    generate = PolicyEngine.generate
+
+    def shifted(self, *asked):
+        found = generate(self, *asked)
+        return [
+            [replace(one, log_probabilities=tuple(value - 0.1 for value in one.log_probabilities)) for one in group]
+            for group in found
+        ]
+
+    parts = {"weights": {"process": 0.0, "format": 0.0}, "rollout_weight": "truncated_tokens"}
+    asked = settings(policy, updates=1, parts=parts)
+    run(asked, tmp_path / "alike")
+    monkeypatch.setattr(PolicyEngine, "generate", shifted)
+    run(asked, tmp_path / "apart")
+    alike, apart = (lines(tmp_path / name)[0] for name in ("alike", "apart"))
+    assert apart["mismatch"] == pytest.approx(0.1, abs=1e-4)
+    # every token weighs exp(0.1), which is below the cap of 2
+    assert apart["gradient_norm"] / alike["gradient_norm"] == pytest.approx(math.exp(0.1), rel=1e-3)

@@ -47,7 +47,11 @@ def test_every_preset_runs_and_any_cut_of_its_update_adds_up(random_batch, name)
 def test_every_preset_of_pairs_lowers_its_loss_along_its_gradient(name):
     preset = ALGORITHMS[name]
     ids = [[1, 2, 3], [1, 2, 4], [1, 2, 5], [1, 3, 5]]
-    built = preset.pairs.builder(Candidates([0] * 4, [1, 0, 0.6, 0.2], ids, correct=[True, False, True, False]), 0)
+    candidates = Candidates(
+        [0] * 4, [1, 0, 0.6, 0.2], ids, correct=[True, False, True, False], step_of_token=[[0, 0, 1]] * 4,
+        step_values=[[0.5, 0.5], [0.5, -0.5]] * 2,
+    )  # fmt: skip
+    built = preset.pairs.builder(candidates, 0)
     generator = torch.Generator().manual_seed(0)
     old = -torch.rand(4, 3, generator=generator)
     batch_fields = {

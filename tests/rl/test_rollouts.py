@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from prm_kit.encode import PromptTemplate
 from prm_kit.engines.engine import Rollout
 from prm_kit.engines.transformers_engine import TransformersEngine
 from prm_kit.errors import UsageError
 from prm_kit.policy import Policy
 from prm_kit.records import Problem, Solution
+from prm_kit.step_reading import PromptTemplate
 from prm_kit.tasks.arithmetic_policy import arithmetic_policy, arithmetic_tokenizer
 from rl.rollouts import Sampler, steps_of_tokens
 

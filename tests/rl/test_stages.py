@@ -75,7 +75,7 @@ def test_what_only_the_whole_of_a_stage_breaks_is_refused_for_the_whole():
     said = {"task": "t", "policy": "p", "settings": {"problems": 64}, "stages": {"a": {"minibatches": 40}}}
     assert stage_settings(validated(Schedule, said, "recipe"), "a", "p", "p").minibatches == 40
     said["settings"] = {"problems": 8}
-    with pytest.raises(UsageError, match="stage a: .*40 of 8 problems"):
+    with pytest.raises(UsageError, match=r"stage a: .*40 of 8 problems"):
         stage_settings(validated(Schedule, said, "recipe"), "a", "p", "p")
 
 

@@ -122,6 +122,17 @@ def test_activations_that_are_computed_twice_change_no_result(policy, tmp_path, 
         assert (a["loss"], a["gradient_norm"]) == pytest.approx((b["loss"], b["gradient_norm"]), rel=1e-3)
 
 
+def test_prompts_that_are_shared_change_no_result(policy, tmp_path):
+    for name, share in (("apart", False), ("shared", True)):
+        run(settings(policy, "ppo", share_prompts=share, micro_batch_tokens=500), tmp_path / name)
+    for a, b in zip(lines(tmp_path / "apart"), lines(tmp_path / "shared"), strict=True):
+        keys = ("loss", "loss_value", "gradient_norm", "gradient_norm_value")
+        assert [a[key] for key in keys] == pytest.approx([b[key] for key in keys], rel=1e-3, abs=1e-6)
+    written = [Policy.load(tmp_path / name / "checkpoint").model.state_dict() for name in ("apart", "shared")]
+    for key, one in written[0].items():
+        assert torch.allclose(one, written[1][key], atol=2e-3)  # AdamW makes a whole step of a gradient's last bits
+
+
 def test_tensorboard_gets_what_metrics_get(policy, tmp_path):
     pytest.importorskip("tensorboard")
     run(settings(policy, tensorboard=True), tmp_path / "run")

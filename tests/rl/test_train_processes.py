@@ -14,7 +14,7 @@ from prm_kit.policy import Policy
 from prm_kit.tasks.arithmetic_policy import arithmetic_policy, arithmetic_tokenizer
 from prm_kit.train_settings import LoraSettings
 from prm_kit.training_state import latest_state
-from rl.train_settings import RlSettings
+from rl.train_settings import Branching, RlSettings
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -104,7 +104,6 @@ WAYS = {
         "reinforce++-baseline",
         {"parts": {"credit": "min_form", "weights": {"process": 0.5}}, "updates": 1},
     ),
-    "online PRM": ("prime", {"parts": {}, "updates": 1}),
     "filter": ("dapo-dynamic", {"parts": {}, "most_rounds": 2, "updates": 1}),
     "pairs": ("gfpo-anchored", {"parts": {"pairs": {"builder": {"name": "prefix_sharing", "share": 0.0}}}}),
     "reference rollouts": ("srpo", {"parts": {}, "group_size": 2, "reference_every": 1}),
@@ -112,6 +111,10 @@ WAYS = {
     "online PRM, replicas": (
         "prime",
         {"parts": {}, "updates": 1, "spread": "replicated", "lora": LoraSettings(rank=2)},
+    ),
+    "branches": (
+        "gfpo",
+        {"updates": 1, "group_size": None, "branching": Branching(roots=2, branches=2, at="entropy")},
     ),
     "lora": ("ppo", {"parts": {}, "lora": LoraSettings(rank=2), "eval_every": 2}),
 }

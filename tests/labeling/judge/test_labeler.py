@@ -11,7 +11,8 @@ from labeling.judge.client import EndpointError, UnansweredError
 from labeling.judge.facets import derived, facets_of
 from labeling.judge.store import AnswerStore
 from prm_kit.errors import LimitReachedError
-from prm_kit.records import Solution, annotation_from_json, annotation_to_json, check_annotation
+from prm_kit.record_json import annotation_from_json, annotation_to_json
+from prm_kit.records import Solution, check_annotation
 from tests.labeling.judge.scripted_server import completion, entry, honest, steps_of
 
 SOLUTION = Solution.from_steps(

@@ -10,14 +10,13 @@ from prm_kit.evaluate.first_error import (
     UNSETTLED,
     Threshold,
     choose_threshold,
-    distances,
-    first_error_table,
     harmonic_mean,
     predicted_first_error,
     predicted_first_errors,
     sweep,
     true_first_errors,
 )
+from prm_kit.evaluate.first_error_table import distances, first_error_table
 from prm_kit.records import Annotation, Labelled, Rater, Solution
 from prm_kit.score import StepScores
 

@@ -11,7 +11,7 @@ from prm_kit.formats.folding import Folded
 from prm_kit.formats.format import Judged, Row
 from prm_kit.formats.row_files import BadRow, rows_of_file
 from prm_kit.formats.step_blocks import read_blocks
-from prm_kit.formats.step_columns import MAX_STEPS
+from prm_kit.formats.step_columns import MAX_BYTES, MAX_STEPS
 from prm_kit.formats.steps import REPEATED, StepsLayout, read_row, write_row
 
 ROW = {
@@ -288,3 +288,22 @@ def test_written_rows_read_back_as_the_same_records(tmp_path):
     again = read_row(Row(write_row([judged], PLAIN), "x", 1), PLAIN).items[0]
     assert again.solution == solution
     assert again.annotations == (annotation,)
+
+
+def test_a_very_long_solution_is_read_like_any_other(tmp_path):
+    long = line(steps=["x" * MAX_BYTES, "y"], labels=[1, 0], first_error=None)
+    items, _, _, _ = both(tmp_path, f"{long}\n{line()}")
+    assert [solution.spans[-1][1] for solution, _ in items] == [MAX_BYTES + 3, 35]
+
+
+def test_meta_is_what_follows_the_last_key_of_the_row(tmp_path):
+    rows = [
+        line(meta={"a": {"meta": 1}}),
+        line(problem='", "meta": {"'),
+        line()[:-1] + ', "meta": {"generator": "twice"}}',
+        line(meta={}) + "  ",
+        line(meta=...),
+    ]
+    items, rejects, _, _ = both(tmp_path, "\n".join(rows))
+    assert len(items) + len(rejects) == 5
+    assert items[0][0].meta["a"] == {"meta": 1}

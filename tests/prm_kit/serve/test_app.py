@@ -14,6 +14,7 @@ from prm_kit.model import Prm
 from prm_kit.prm_scorer import PrmScorer
 from prm_kit.records import Solution
 from prm_kit.serve.app import create_app
+from prm_kit.serve.service import Service
 from prm_kit.serve.settings import ServeSettings
 
 SMALL = ServeSettings(max_items=3, max_steps=4, max_characters=60, max_tokens=40, max_body_bytes=2000, queue_items=3)
@@ -39,6 +40,7 @@ def test_steps_come_back_with_probabilities_values_rewards_and_a_score(client):
     assert answer.status_code == 200, answer.text
     assert answer.json() == {
         "scorer": "lengths",
+        "fingerprint": None,
         "aggregation": "min",
         "items": [
             {
@@ -163,11 +165,12 @@ def test_an_item_that_cannot_be_scored_is_named_and_other_errors_keep_their_text
     assert "secret" not in broken.text
 
 
-def test_a_failure_of_the_server_itself_leaves_without_its_trace(lengths, caplog):
-    def count(solutions):
-        raise ZeroDivisionError(f"{solutions[0].problem} " * 100)
+def test_a_failure_of_the_server_itself_leaves_without_its_trace(lengths, caplog, monkeypatch):
+    def make(service, items):
+        raise ZeroDivisionError(f"{items[0].problem} " * 100)
 
-    with client_of(lengths, count_tokens=count) as client:
+    monkeypatch.setattr(Service, "solutions", make)
+    with client_of(lengths) as client:
         answer = client.post("/v1/score", json={"items": [{"problem": "SENT TEXT", "steps": ["a"]}]})
     assert (answer.status_code, answer.json()["reason"]) == (500, "the server failed; its log says why")
     assert "ZeroDivisionError" in caplog.text

@@ -1,9 +1,10 @@
 import torch
 from transformers import AutoTokenizer
 
-from prm_kit.encode import StepEncoder, default_reading
+from prm_kit.encode import StepEncoder
 from prm_kit.policy import Policy
 from prm_kit.records import Solution
+from prm_kit.step_reading import default_reading
 from prm_kit.tasks.arithmetic import ArithmeticTask
 from prm_kit.tasks.arithmetic_policy import STEP_MARK, arithmetic_policy, arithmetic_tokenizer
 
