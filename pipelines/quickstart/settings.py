@@ -43,7 +43,7 @@ class QuickstartSettings(Settings):
     demonstrations: Positive = 14_000
     policy_learning_rate: Rate = 2e-3
     policy_batch_tokens: Positive = 416
-    train_problems: Positive = 3_700
+    train_problems: Positive = 4_000
     train_samples: Positive = 2
     dev_problems: Positive = 100
     test_problems: Positive = 300
