@@ -206,7 +206,7 @@ def random_prm(folder: Path):
 
     policy = Policy.load(folder)
     torch.manual_seed(1)
-    return PrmScorer(Prm.from_backbone(policy.model, policy.tokenizer, template=policy.template))
+    return PrmScorer(Prm.from_backbone(policy.model, policy.tokenizer))
 
 
 def forwarded(scorer, solutions) -> float:

@@ -123,10 +123,11 @@ def ranking_loss(value_N: Tensor, target_N3: Tensor, solution_N: Tensor, margin:
     Right steps rise, and every wrong one stays `margin` below each right one and below the start. The start (t = 0)
     is one of the terms where there is a wrong step; without one it would be 0.
 
-    The paper prints 1 / |C|, the number of right steps, before a sum that begins at t = 0. Here it is the mean over the
-    terms, |C| + 1 of them where a step is wrong: so a solution whose steps are all wrong counts too (1 / |C| is then no
-    number), and no solution weighs more than another. What differs is a factor |C| / (|C| + 1) for each solution with a
-    wrong step: one with a single right step weighs half as much as printed, one with nine 0.9 times.
+    The paper prints 1 / |C|, the number of right steps, before a sum that begins at t = 0. Here, as in the authors'
+    released training code, it is the mean over the terms, |C| + 1 of them where a step is wrong: so a solution whose
+    steps are all wrong counts too (1 / |C| is then no number), and no solution weighs more than another. What differs
+    is a factor |C| / (|C| + 1) for each solution with a wrong step: one with a single right step weighs half as much
+    as printed, one with nine 0.9 times.
 
     Args:
         value_N: Scores of the steps, without bounds.

@@ -185,4 +185,4 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
 
 def _folders(name: str | None) -> list[Path]:
     """The model that a person named, where it is a folder: its contents are part of what the stage stands on."""
-    return [Path(name)] if name is not None and Path(name).is_dir() else []
+    return [Path(name)] if name and Path(name).is_dir() else []  # "": the policy that an earlier stage left
