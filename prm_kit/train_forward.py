@@ -133,26 +133,6 @@ def shares_prefixes(asked: bool | None, prm: Prm, examples: Sequence[Example], d
     return distinct_tokens(examples) < WORTH_SHARING * sum(len(example.ids) for example in examples)
 
 
-def units_of(examples: Sequence[Example], share_prefixes: bool, batch_tokens: int) -> tuple[list[list[int]], list[int]]:
-    """What is dealt into updates as a whole, and the tokens of each.
-
-    Args:
-        examples: All training examples.
-        share_prefixes: Whether examples of one prompt go together, as far as they fit into one update.
-        batch_tokens: Tokens of an update.
-    """
-    if not share_prefixes:
-        return [[index] for index in range(len(examples))], [len(example.ids) for example in examples]
-    families: dict[bytes, list[int]] = {}
-    for index, example in enumerate(examples):
-        families.setdefault(example.ids[: example.prompt_length].tobytes(), []).append(index)
-    units = []
-    for family in families.values():
-        for group in prefix_groups([examples[index].ids.tolist() for index in family], batch_tokens):
-            units.append([family[member] for member in group])
-    return units, [distinct_tokens([examples[index] for index in unit]) for unit in units]
-
-
 def distinct_tokens(examples: Sequence[Example]) -> int:
     """Tokens of all examples, with every prefix that several share counted once."""
     total, previous = 0, b""

@@ -2,7 +2,7 @@
 
 A figure has moved where the difference of two means of updates is more than noise (`SURE` standard errors, see
 `rl.changes`) and more than a trifle. Of runs of 60 updates in which nothing but noise moves about one in thirty
-raises an alarm.
+raises an alarm; longer runs, which are looked at more often, are asked for more (`enough`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal
 
 from rl.changes import Change, Line, change
@@ -21,7 +22,10 @@ FEWEST = 9
 """Updates before which nothing is said."""
 
 SURE = 3.5
-"""Standard errors that a figure on its own must have moved."""
+"""Standard errors that a figure on its own must have moved, in a run of `SHORT` updates at most."""
+
+SHORT = 60
+"""Updates beyond which each further look needs more, so that many looks do not raise what one would not."""
 
 LIKELY = 2.0
 """Standard errors that each of two figures must have moved that are read together."""
@@ -66,13 +70,24 @@ def alarms(lines: Sequence[Line], held_out: Sequence[Line] = ()) -> list[Alarm]:
     starts = () if len(lines) < FEWEST else (0,) if width < WINDOW // 2 else (0, len(lines) - 2 * width)
     for start in starts:
 
+        @cache
         def changes(key: str, start: int = start) -> Change | None:
             return change(lines, key, start, width)
 
         for rule in _RULES:
-            for alarm in rule(changes):
+            for alarm in rule(changes, enough(len(lines))):
                 found.setdefault(alarm.name, alarm)
     return list(found.values())
+
+
+def enough(updates: int) -> float:
+    """Standard errors that a figure must have moved: looks at noise that pass grow rarer as looks grow in number."""
+    return math.sqrt(SURE**2 + 2 * math.log(max(1.0, updates / SHORT)))
+
+
+def raised_by(line: Line, trained: Sequence[Line], evaluated: Sequence[Line]) -> list[dict[str, Any]]:
+    """The alarms that the last of some lines raises: what an evaluation shows it says once, not with every update."""
+    return [asdict(alarm) for alarm in alarms(trained, evaluated if line["part"] == "held_out" else ())]
 
 
 def first_alarms(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -87,20 +102,20 @@ def first_alarms(lines: Sequence[Line]) -> list[dict[str, Any]]:
 def raised(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """`first_alarms` of a whole metrics.jsonl, as today's rules raise them."""
     told: list[Line] = []
-    for end, line in enumerate(lines, 1):
+    parts: dict[str, list[Line]] = {"train": [], "held_out": []}
+    for line in lines:
         if "skipped" not in line:
-            parts = [[one for one in lines[:end] if one["part"] == part and "skipped" not in one]
-                     for part in ("train", "held_out")]  # fmt: skip
-            told.append({**line, "alarms": [asdict(alarm) for alarm in alarms(*parts)]})
+            parts[line["part"]].append(line)
+            told.append({**line, "alarms": raised_by(line, parts["train"], parts["held_out"])})
     return first_alarms(told)
 
 
-def _outcome(changes: Changes) -> Iterator[Alarm]:
+def _outcome(changes: Changes, sure: float) -> Iterator[Alarm]:
     """Accuracy falls, and with it or against it what is rewarded."""
     accuracy, process, reward = changes("accuracy"), changes("process"), changes("reward")
     gap = changes("process_gap")  # problems that are easy are easy for both: the difference is the quieter figure
     pleased = process is not None and process.moved > 0.02 and process.sigmas > LIKELY
-    if process and pleased and accuracy and not _risen(changes) and gap and gap.sigmas > SURE:
+    if process and pleased and accuracy and not _risen(changes) and gap and gap.sigmas > sure:
         yield Alarm(
             "process against accuracy",
             "prm",
@@ -109,11 +124,11 @@ def _outcome(changes: Changes) -> Iterator[Alarm]:
             "found what the PRM likes. Try a smaller process weight, min-form credit, a PRM that has seen such "
             "solutions",
         )
-    if accuracy and accuracy.moved < -0.05 and accuracy.sigmas < -SURE:
+    if accuracy and accuracy.moved < -0.05 and accuracy.sigmas < -sure:
         yield Alarm("accuracy", "policy", accuracy.began, f"accuracy fell ({accuracy.said()}). {_GENTLER}")
     weight = changes("process_weight")
     same = weight is None or weight.before == weight.now  # another reward is no lower reward
-    if reward and same and reward.moved < 0 and reward.sigmas < -SURE:
+    if reward and same and reward.moved < 0 and reward.sigmas < -sure:
         yield Alarm(
             "reward",
             "policy",
@@ -126,10 +141,10 @@ def _outcome(changes: Changes) -> Iterator[Alarm]:
 _GENTLER = "Try a lower learning rate, an anchored or clipped loss, a KL to the reference"
 
 
-def _distribution(changes: Changes) -> Iterator[Alarm]:
+def _distribution(changes: Changes, sure: float) -> Iterator[Alarm]:
     """Entropy and divergences."""
     entropy = changes("entropy")
-    if entropy and entropy.sigmas > SURE and entropy.ratio > 1.2 and not _risen(changes):
+    if entropy and entropy.sigmas > sure and entropy.ratio > 1.2 and not _risen(changes):
         yield Alarm(
             "entropy rises",
             "policy",
@@ -137,7 +152,7 @@ def _distribution(changes: Changes) -> Iterator[Alarm]:
             f"entropy rises ({entropy.said('.3f', ' nats per token')}) and accuracy does not: the policy comes apart. "
             f"{_GENTLER}",
         )
-    if entropy and entropy.sigmas < -SURE and entropy.ratio < 0.3:
+    if entropy and entropy.sigmas < -sure and entropy.ratio < 0.3:
         yield Alarm(
             "entropy collapses",
             "policy",
@@ -147,7 +162,7 @@ def _distribution(changes: Changes) -> Iterator[Alarm]:
         )
     for key, of, limit in (("kl", "the reference policy", 0.3), ("kl_update", "the policy that sampled", 0.1)):
         kl = changes(key)
-        if kl and kl.sigmas > SURE and kl.now > limit:
+        if kl and kl.sigmas > sure and kl.now > limit:
             yield Alarm(
                 key,
                 "policy",
@@ -157,7 +172,7 @@ def _distribution(changes: Changes) -> Iterator[Alarm]:
             )
 
 
-def _shape(changes: Changes) -> Iterator[Alarm]:
+def _shape(changes: Changes, sure: float) -> Iterator[Alarm]:
     """How completions are written: what a PRM can be pleased with, and what a policy that comes apart writes."""
     process = changes("process")
     kind: Literal["prm", "policy"] = "prm" if process and process.sigmas > -LIKELY else "policy"
@@ -166,7 +181,7 @@ def _shape(changes: Changes) -> Iterator[Alarm]:
         ("step_tokens", "steps grow longer", "steps grow shorter"),
     ):
         now = changes(key)
-        if now and abs(now.sigmas) > SURE and not 0.8 <= now.ratio <= 1.25 and not _risen(changes):
+        if now and abs(now.sigmas) > sure and not 0.8 <= now.ratio <= 1.25 and not _risen(changes):
             words = more if now.moved > 0 else less
             yield Alarm(key, kind, now.began, f"{words} ({now.said('.1f')}) and accuracy does not rise. {_READ}")
     for key, words, at_least in (
@@ -175,16 +190,16 @@ def _shape(changes: Changes) -> Iterator[Alarm]:
         ("self_correction", "more and more completions correct themselves (\u201cWait, ...\u201d)", 0.2),
     ):
         now = changes(key)
-        if now and now.sigmas > SURE and now.moved > at_least and not _risen(changes):
+        if now and now.sigmas > sure and now.moved > at_least and not _risen(changes):
             yield Alarm(key, kind, now.began, f"{words} ({now.said('.0%')}) and accuracy does not rise. {_READ}")
 
 
 _READ = "Read the last rollouts; try credit that length does not move (min-form), a PRM that has seen such solutions"
 
 
-def _signal(changes: Changes) -> Iterator[Alarm]:
+def _signal(changes: Changes, sure: float) -> Iterator[Alarm]:
     silent = changes("no_signal")
-    if silent and silent.sigmas > SURE and silent.now > 0.8:
+    if silent and silent.sigmas > sure and silent.now > 0.8:
         yield Alarm(
             "no signal",
             "signal",
@@ -200,7 +215,7 @@ def _held_out(evaluations: Sequence[Line]) -> Iterator[Alarm]:
         return
     now = evaluations[-1]
     fall, error = now.get("sampled_fall"), now.get("sampled_fall_error")
-    if fall is None or error is None or fall <= 0.05 or fall <= (SURE + 0.5) * error:
+    if fall is None or error is None or fall <= 0.05 or fall <= (enough(len(evaluations)) + 0.5) * error:
         return  # the best of many is the best by chance too
     best = max(evaluations[:-1], key=lambda line: float(line["sampled"]))
     process = now.get("process"), best.get("process")
@@ -220,4 +235,4 @@ def _risen(changes: Changes) -> bool:
     return judge is not None and judge.sigmas > LIKELY and judge.moved > 0.02
 
 
-_RULES: tuple[Callable[[Changes], Iterator[Alarm]], ...] = (_outcome, _distribution, _shape, _signal)
+_RULES: tuple[Callable[[Changes, float], Iterator[Alarm]], ...] = (_outcome, _distribution, _shape, _signal)

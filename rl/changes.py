@@ -7,7 +7,7 @@ neighbours differ by little but noise, however far a run drifts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from statistics import fmean
@@ -15,6 +15,9 @@ from typing import Any
 
 Line = Mapping[str, Any]
 """A line of metrics.jsonl."""
+
+REMEMBERED = 200
+"""The last updates, which noise is estimated from and in which a break is looked for: what a look costs is bounded."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,25 @@ class Change:
 
 def change(lines: Sequence[Line], key: str, start: int, width: int) -> Change | None:
     """Compare `width` updates from place `start` on with the last `width`; None where either have no such figure."""
-    known = [place for place, line in enumerate(lines) if line.get(key) is not None]
-    first = [float(lines[place][key]) for place in known if start <= place < start + width]
-    last = [float(lines[place][key]) for place in known if place >= len(lines) - width]
-    if not first or not last:
+    later = range(max(start + width, len(lines) - REMEMBERED), len(lines))
+
+    def known(places: Iterable[int]) -> list[int]:
+        return [place for place in places if lines[place].get(key) is not None]
+
+    def values(places: Iterable[int]) -> list[float]:
+        return [float(lines[place][key]) for place in places]
+
+    before, now = known(range(start, start + width)), known(later[-width:])
+    if not before or not now:
         return None
-    values = [float(lines[place][key]) for place in known]
-    jumps = fmean((b - a) ** 2 / 2 for a, b in pairwise(values)) if len(values) > 1 else 0.0
-    groups = fmean(lines[place].get("errors", {}).get(key, 0.0) ** 2 for place in known)
-    error = math.sqrt(max(jumps, groups) * (1 / len(first) + 1 / len(last)))
-    later = [place for place in known if place >= start]
-    began = later[_break([float(lines[place][key]) for place in later])]
+    recent = known(range(max(0, len(lines) - REMEMBERED), len(lines)))
+    jumps = fmean((b - a) ** 2 / 2 for a, b in pairwise(values(recent))) if len(recent) > 1 else 0.0
+    groups = fmean(lines[place].get("errors", {}).get(key, 0.0) ** 2 for place in recent)
+    error = math.sqrt(max(jumps, groups) * (1 / len(before) + 1 / len(now)))
+    between = [*before, *known(later)]
+    began = lines[between[_break(values(between))]]
     beside = int(lines[start]["update"]), int(lines[start + width - 1]["update"])
-    return Change(fmean(first), fmean(last), error, int(lines[began]["update"]), beside)
+    return Change(fmean(values(before)), fmean(values(now)), error, int(began["update"]), beside)
 
 
 def _break(values: Sequence[float]) -> int:

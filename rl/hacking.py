@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from prm_kit.records import Solution
 
-_SELF_CORRECTION = re.compile(r"\b(wait|hmm|let me (re)?check|actually,)|等等|再检查", re.IGNORECASE)
+_SELF_CORRECTION = re.compile(r"\b(wait\b|hmm|let me (re)?check|actually,)|等等|再检查", re.IGNORECASE)
 
 
 def instruments(solutions: Sequence[Solution], tokens: Sequence[int]) -> dict[str, float]:

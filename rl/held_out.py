@@ -69,14 +69,18 @@ def held_out_line(found: Mapping[str, Sequence[float | None]], best: Mapping[str
 
     Returns:
         A mean of each figure, sampled_error (its standard error over problems), and, against the best so far,
-        sampled_fall (positive: it was better) with sampled_fall_error, each problem compared with itself.
+        sampled_fall (positive: it was better) with sampled_fall_error, each problem compared with itself. The spread of
+        the falls is taken as if two problems more had gone half the way, one up and one down: a few that fell alike by
+        chance are no certainty.
     """
     line: dict[str, Any] = {name: _mean(values) for name, values in found.items()}
     sampled = [value for value in found["sampled"] if value is not None]
     line["sampled_error"] = _error(sampled)
     if best is not None:
         falls = [before - now for before, now in zip(best["sampled"], sampled, strict=True)]
-        line["sampled_fall"], line["sampled_fall_error"] = fmean(falls), _error(falls)
+        n, fall = len(falls), fmean(falls)
+        squares = sum((one - fall) ** 2 for one in falls) + 2 * 0.5**2
+        line["sampled_fall"], line["sampled_fall_error"] = fall, (squares / (n + 1) / n) ** 0.5 if n > 1 else None
     return line
 
 

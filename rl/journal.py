@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 from prm_kit.distributed import World
@@ -16,7 +15,7 @@ from prm_kit.errors import PrmKitError
 from prm_kit.files import complete_lines, whole_file, write_json
 from prm_kit.run_directory import RunDirectory
 from prm_kit.training_state import Standing
-from rl.alarms import alarms
+from rl.alarms import raised_by
 from rl.rollouts import NotFiniteError
 
 Progress = Callable[[int, int, dict[str, Any]], None]
@@ -72,8 +71,8 @@ class Journal:
         """
         line: dict[str, Any] = {"update": self.standing.update, "part": part, **values}
         self._remember(line)
-        if "skipped" not in line and (found := alarms(self.trained, self.evaluated)):
-            line["alarms"] = [asdict(one) for one in found]
+        if "skipped" not in line and (found := raised_by(line, self.trained, self.evaluated)):
+            line["alarms"] = found
         self.directory.log(**line)
         self.standing.metrics_lines += 1
         if self.board is not None:

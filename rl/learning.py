@@ -207,7 +207,10 @@ class Learner:
         rows = self.passes.rows([material.rows[i].sampled for i in members], batch.mask_BT.shape[1])
         with autocast(self.settings.precision, device):
             new_BT, _ = self.models.learner(rows)
-        self._look(mine, batch, new_BT, batch.mask_BT, weight)
+        # A row counts once for each of its pairs: how often pairs go through the model together must not show.
+        seen = torch.tensor([row for pair in moved for row in (pair.better, pair.worse)], device=device)
+        of_pairs = batch.select(seen)
+        self._look(mine, of_pairs, new_BT[seen], of_pairs.mask_BT, weight)
         tensors = PairTensors.of(moved, device)
         return [_counted(mine, "loss_pairs", weight, new_BT, lambda: pair_loss(self.algorithm, batch, tensors, new_BT))]
 

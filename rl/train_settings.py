@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -54,7 +55,8 @@ class RlSettings(Settings):
         passes: How often a batch of rollouts is gone through.
         engine: Who samples: "transformers", in this process, or "vllm", a server (`prm_kit.engines.vllm_engine`).
         engine_url: Root of the vLLM server, such as "http://127.0.0.1:8000".
-        engine_folder: The folder that the vLLM server was started on: it gets the weights after every update.
+        engine_folder: The folder that the vLLM server was started on, a copy of the policy: it gets the weights after
+            every update.
         parts_of_round: Parts that the groups of an update are sampled in: what one part earned is found out while the
             next is sampled, unless the PRM runs in this process and would only slow both down.
         most_rounds: Where the algorithm filters groups: how often at most an update samples to fill its batch.
@@ -166,6 +168,9 @@ class RlSettings(Settings):
             raise ValueError("engine: vllm, engine_url and engine_folder go together")
         if self.engine == "vllm" and self.lora is not None:
             raise ValueError("engine: vllm is given whole weights after every update; leave lora out")
+        for name, kept in (("policy", self.policy), ("reference", self.reference)):
+            if self.engine_folder and kept and Path(self.engine_folder).resolve() == Path(kept).resolve():
+                raise ValueError(f"engine_folder is written to after every update; copy the {name}, {kept}, to another")
         return self
 
 

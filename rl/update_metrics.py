@@ -91,7 +91,8 @@ def _errors(rows: Sequence[Earned], tokens: Sequence[Mapping[str, float]]) -> di
     for place, row in enumerate(rows):
         groups.setdefault(row.sampled.group, []).append(place)
     said = [figures([rows[i] for i in places], [tokens[i] for i in places]) for places in groups.values()]
-    by_name = {name: [one[name] for one in said if one.get(name) is not None] for name in said[0]}
+    names = dict.fromkeys(name for one in said for name in one)  # a group that nobody judged has fewer
+    by_name = {name: [one[name] for one in said if one.get(name) is not None] for name in names}
     known = {name: values for name, values in by_name.items() if len(values) > 1 and all(map(math.isfinite, values))}
     return {name: stdev(values) / len(values) ** 0.5 for name, values in known.items()}
 

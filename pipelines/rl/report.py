@@ -51,6 +51,8 @@ def run_data(out: Path) -> dict[str, Any]:
     if not (out / "metrics.jsonl").exists() or not (out / "recipe.yaml").exists():
         raise UsageError(f"{out}: no run of `prm-kit rl train`: it has no metrics.jsonl and recipe.yaml")
     recipe = yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))
+    if "algorithm" not in recipe.get("rl", {}):
+        raise UsageError(f"{out}: a run, but none of `prm-kit rl train`: its recipe.yaml has {', '.join(recipe)}")
     settings = recipe["rl"]
     lines = json_lines(out / "metrics.jsonl")
     summary = json.loads((out / "summary.json").read_text("utf-8")) if (out / "summary.json").exists() else {}
@@ -66,7 +68,7 @@ def run_data(out: Path) -> dict[str, Any]:
         "about": {**about, "policy": settings["policy"]},
         "parts": recipe["algorithm"],
         "asked": settings["updates"],
-        "train": [line for line in lines if line["part"] == "train" and "skipped" not in line],
+        "train": [line for line in lines if line["part"] == "train"],
         "held_out": [line for line in lines if line["part"] == "held_out"],
         # A run from before alarms had names, or figures errors, is read with today's rules.
         "alarms": first_alarms(lines) if any("errors" in line for line in lines) else raised(lines),
@@ -81,7 +83,8 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     from prm_kit.errors import InputError
 
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else (), 1):
+    # As bytes: what is being written may end within a character.
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else (), 1):
         try:
             found.append(json.loads(line))
         except ValueError as error:

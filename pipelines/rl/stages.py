@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pipelines.stage import Stages
     from rl.stages import Schedule
 
+_HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
+
 
 def check_schedule(schedule: Schedule, *, has_prm: bool = False) -> None:
     """Refuse what cannot run, before anything does.
@@ -25,7 +28,7 @@ def check_schedule(schedule: Schedule, *, has_prm: bool = False) -> None:
         has_prm: Whether the recipe trains a PRM before.
 
     Raises:
-        UsageError: Naming the stage: settings or parts that do not go together, or a PRM that is missing.
+        UsageError: Naming the stage: settings or parts that do not go together, or a model that is missing.
     """
     from pipelines.task import opened
     from prm_kit.errors import UsageError
@@ -38,7 +41,11 @@ def check_schedule(schedule: Schedule, *, has_prm: bool = False) -> None:
         sft_settings(schedule)
     for name, stage in schedule.stages.items():
         settings = stage_settings(schedule, name, schedule.policy, schedule.policy)
-        judged = has_prm or schedule.prm is not None or stage.prm is not None
+        prm = stage.prm or schedule.prm
+        judged = has_prm or prm is not None
+        for what, model in (("policy", schedule.policy), ("prm", prm), ("reference", settings.reference)):
+            if model is not None and not _may_be_there(model):
+                raise UsageError(f"stage {name}: {what}: {model}: no such folder")
         try:
             composition = algorithm(settings.algorithm, settings.parts)
             check_learns(settings, composition, held_out=schedule.held_out > 0, scored=judged)
@@ -181,6 +188,12 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
         cells = ["-" if figure is None else f"{figure:.3f}" for figure in figures]
         shown.add_row(folder, one["algorithm"], str(one["updates"]), *cells, one.get("stopped") or "after its updates")
     return shown
+
+
+def _may_be_there(model: str) -> bool:
+    """False of a path without a folder; of a server and of what may be a hub id, only asking them could tell."""
+    of_elsewhere = model.startswith(("http://", "https://")) or _HUB_ID.fullmatch(model)
+    return bool(of_elsewhere) or Path(model).expanduser().is_dir()
 
 
 def _folders(name: str | None) -> list[Path]:

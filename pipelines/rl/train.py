@@ -123,4 +123,6 @@ def _to_be_known(settings: RlSettings, processes: int) -> list[str]:
     notes = [CONTESTED[settings.algorithm]] if settings.algorithm in CONTESTED else []
     if inversion := composition.composed_weights.inversion(composition.wrong):
         notes.append(f"warning: {inversion}")
-    return [*notes, division(settings, settings.group_size or composition.group_size, processes)]
+    branching = settings.branching
+    group_size = branching.rollouts if branching else settings.group_size or composition.group_size
+    return [*notes, division(settings, group_size, processes)]

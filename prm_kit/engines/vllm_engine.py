@@ -180,7 +180,8 @@ class VllmEngine:
             raise VllmError(f"{self._address}{path}: {type(error).__name__}: {error}") from None
         if response.status_code != 200:
             said = " ".join(response.text.split())[:300]
-            mend = ": start it with VLLM_SERVER_DEV_MODE=1" if response.status_code == 404 else ""
+            start = f"--served-model-name {self._model}" if path.startswith("/v1") else "VLLM_SERVER_DEV_MODE=1"
+            mend = f": start it with {start}" if response.status_code == 404 else ""
             raise VllmError(f"{self._address}{path}: status {response.status_code}: {said}{mend}")
         return response.content
 

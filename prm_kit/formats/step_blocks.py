@@ -7,6 +7,7 @@ malformed line costs time for its block and hides no other line.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import zlib
 from collections import Counter
@@ -77,6 +78,8 @@ def read_blocks(path: Path, layout: StepsLayout, block_bytes: int = BLOCK_BYTES)
 
 def _blocks(path: Path, block_bytes: int) -> Iterator[bytes]:
     with cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
         while data := file.read(block_bytes) + file.readline():
             yield data
 
@@ -117,7 +120,7 @@ def _read_lines(data: bytes, ends: Integers, file: str, first_number: int, layou
 
 
 def _read_line(line: bytes, file: str, number: int, layout: StepsLayout) -> Block | BadRow:
-    text = line.decode("utf-8", "backslashreplace").removeprefix("\ufeff" if number == 1 else "").rstrip("\r")
+    text = line.decode("utf-8", "backslashreplace").rstrip("\r")
     try:
         line.decode("utf-8")
         reading = read_row(Row(parse_object(text), file, number), layout)

@@ -17,6 +17,7 @@ import pyarrow.json as pj
 from prm_kit.errors import InputError
 from prm_kit.formats.row_files import parse_object
 from prm_kit.formats.steps import StepsLayout, provenance
+from prm_kit.record_checks import check_meta, check_text
 
 Booleans = np.ndarray[Any, np.dtype[np.bool_]]
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -113,8 +114,10 @@ def _cut_meta(data: bytes, ends: Integers) -> tuple[pa.Buffer, pa.DictionaryArra
     parts = pc.split_pattern(_pieces(data, np.append(starts, len(data))), marker, max_splits=1, reverse=True)
     rows = np.flatnonzero((text[starts] == ord("{")) & (text[last] == ord("}")) & (lengths(parts) == 2))
     cuts = starts[rows] + np.diff(edges(parts.values))[parts.offsets.to_numpy()[rows]]
-    # Of each line five pieces: what comes before the marker, the marker, meta, the closing brace, the line's end.
-    pieces = np.stack([starts[rows], cuts, cuts + len(marker), last[rows], last[rows] + 1], axis=1)
+    # Of each line five pieces: what comes before the marker, the marker, meta, the closing brace, the line's end. With
+    # the brace goes one byte of the line's end, so that no text begun on one line can end on another.
+    after = np.minimum(last[rows] + 2, len(data))
+    pieces = np.stack([starts[rows], cuts, cuts + len(marker), last[rows], after], axis=1)
     lines, first = _pieces(data, np.append(pieces, len(data))), 5 * np.arange(len(rows), dtype=np.int32)
     body = lines.take(pa.array(np.stack([first, first + 3], axis=1).ravel())).buffers()[2]
     return body, lines.take(pa.array(first + 2)).dictionary_encode(), rows
@@ -134,9 +137,11 @@ def _read_meta(meta: bytes, layout: StepsLayout) -> dict[str, Any]:
         text = meta.strip().decode("utf-8")
         value = parse_object(text)
         about = provenance(value, layout)
+        check_meta(value)
+        check_text("generator", about.generator or "")
     except (InputError, UnicodeDecodeError):
         return nothing
-    if "row_id" in value or "\\ud" in text or "\\uD" in text:  # perhaps half a character
+    if "row_id" in value or about.branch_step >= MAX_STEPS:
         return nothing
     if layout.split is not None:
         text = json.dumps({"split": layout.split} | value, ensure_ascii=False)

@@ -54,7 +54,7 @@ def curves(
         y: Domain of the vertical axis; None: what the curves reach.
         size: In pixels.
     """
-    places = [x for curve in drawn for x, _ in curve.points]
+    places = [*marks, *(x for curve in drawn for x, _ in curve.points)]
     heights = [value for curve in drawn for _, value in curve.points]
     heights += [value for curve in drawn if curve.whiskers for _, *ends in curve.reach for value in ends]
     x = _domain(min(places), max(places))

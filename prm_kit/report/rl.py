@@ -41,7 +41,7 @@ def render_rl(data: Mapping[str, Any]) -> str:
 
     Args:
         data: name; about (facts by name); parts (of the algorithm, in words); train and held_out (lines of
-            metrics.jsonl); alarms (the first of each name: update, name, kind, began, text); rollouts (update, problem,
+            metrics.jsonl, those of updates without anything to learn from too); alarms (the first of each name: update, name, kind, began, text); rollouts (update, problem,
             steps, step_values in [-1, 1] or None, correct, reward, parts); asked (updates of the whole run); before and
             after (by figure the numbers of each held-out problem; empty where the run has not ended).
     """
@@ -89,7 +89,9 @@ def _headline(data: Mapping[str, Any]) -> str:
     done = len(data["train"])
     rollouts = sum(line.get("sampled", 0) for line in data["train"])
     of = f" of {data['asked']:,}" if data["asked"] > done else ""
-    return f"{done:,}{of} updates, {rollouts:,} rollouts"
+    skipped = sum("skipped" in line for line in data["train"])
+    without = f", {skipped:,} updates without anything to learn from" if skipped else ""
+    return f"{done:,}{of} updates, {rollouts:,} rollouts{without}"
 
 
 def _tiles(data: Mapping[str, Any]) -> list[tuple[str, Cell, str]]:

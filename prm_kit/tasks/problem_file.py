@@ -204,17 +204,18 @@ def _row(values: Mapping[str, Any], source: str, line: int, columns: Mapping[str
             raise InputError(
                 f"{source}:{line}: no {kind} (a text under {' or '.join(columns[kind])}); it has {', '.join(values)}"
             )
+    worked_text = solution if isinstance(solution, str) and solution.strip() else None
+    worked, marker, last = str(answer).rpartition("####")
     try:
-        check_text("problem", str(text))
+        for name, value in (("problem", str(text)), ("answer", str(answer)), ("solution", worked_text or "")):
+            check_text(name, value)
+        if not last.strip():
+            raise InputError("answer has nothing after its last ####")
     except InputError as error:
         raise InputError(f"{source}:{line}: {error}") from None
-    meta = {"source": Path(source).name, "line": line}
-    worked, marker, last = str(answer).rpartition("####")
-    if marker:
-        completion = _CALCULATOR.sub("", worked).rstrip() + f"\n#### {last.strip()}"
-        return _Row(Problem(str(text), last.strip(), meta), completion)
-    worked_text = solution if isinstance(solution, str) and solution.strip() else None
-    return _Row(Problem(str(text), str(answer).strip(), meta), worked_text)
+    if marker and worked.strip():
+        worked_text = _CALCULATOR.sub("", worked).rstrip() + f"\n#### {last.strip()}"
+    return _Row(Problem(str(text), last.strip(), {"source": Path(source).name, "line": line}), worked_text)
 
 
 def _first(values: Mapping[str, Any], keys: tuple[str, ...]) -> Any:

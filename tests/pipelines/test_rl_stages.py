@@ -34,7 +34,8 @@ STAGES = ["sft={demonstrations: 12, batch_tokens: 400}", "settings.updates=1", "
           "settings.group_size=2"]  # fmt: skip
 
 
-def test_stages_follow_each_other_and_what_is_unchanged_is_kept(models, tmp_path):
+def test_stages_follow_each_other_and_what_is_unchanged_is_kept(models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     first = run(models, tmp_path, "rl-stages", *STAGES, "stages.warm-up.stop.accuracy=0.9")
     assert first.exit_code == 0, first.output
     found = json.loads(first.stdout)["rl"]
@@ -58,6 +59,10 @@ def test_stages_follow_each_other_and_what_is_unchanged_is_kept(models, tmp_path
     assert again.exit_code == 0
     assert all(f"{name}: unchanged, kept" in said for name in ("1-sft", "2-warm-up", "3-pairs"))
     assert "4-steady: running" in said
+
+    (tmp_path / "notes.txt").write_text("beside the run, in the folder that it is started from")
+    once_more = run(models, tmp_path, "rl-stages", *STAGES, "stages.warm-up.stop.accuracy=0.9", "stages.steady.seed=7")
+    assert "4-steady: unchanged, kept" in " ".join(once_more.stderr.split())
 
 
 def test_a_stage_that_was_interrupted_goes_on_where_it_stood(models, tmp_path, monkeypatch):
@@ -117,6 +122,8 @@ def test_what_cannot_run_is_refused_before_the_first_stage(models, tmp_path):
         (["stages={a: {}, b: {task: file:nowhere.jsonl}}"], "nowhere.jsonl: no such file"),
         (["settings.updats=2"], "settings.updats: unknown key; did you mean 'updates'"),
         (["stages={a: {stop: {patience: 2}, eval_every: null}}"], "stage a: stop.patience: needs held-out"),
+        (["sft={}", "prm=/no/where"], "stage rl: prm: /no/where: no such folder"),
+        (["stages={a: {}, b: {reference: ../no/where}}"], "stage b: reference: ../no/where: no such folder"),
     ):
         refused = run(models, tmp_path / "out", "rl", *words)
         assert refused.exit_code == 2

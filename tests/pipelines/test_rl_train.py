@@ -4,9 +4,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from pipelines.rl.train import _to_be_known
 from prm_kit.model import Prm
 from prm_kit.policy import Policy
 from prm_kit.tasks.arithmetic_policy import arithmetic_policy, arithmetic_tokenizer
+from rl.train_settings import RlSettings
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,12 @@ def test_a_contested_name_says_what_it_means_and_a_dense_algorithm_asks_for_a_pr
     tidy = invoke(*ask, "--algorithm", "dapo", "--out", tmp_path / "b", "parts={weights: {process: 1.0}}")
     assert tidy.exit_code == 2
     assert "a tidy wrong answer can beat" in " ".join(tidy.output.split())
+
+
+def test_the_arithmetic_that_is_told_counts_branches():
+    # 2 roots with 4 branches each are 10 rollouts of a problem, whatever the preset's own group size is
+    asked = RlSettings(policy="any", algorithm="gfpo", problems=4, branching={"roots": 2, "branches": 4})
+    assert _to_be_known(asked, 1)[-1] == "4 groups of 10 are 40 rollouts an update"
 
 
 def test_a_task_without_demonstrations_and_a_wrong_key_are_refused(models, tmp_path):

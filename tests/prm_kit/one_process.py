@@ -22,11 +22,12 @@ os.environ.update(
 import torch  # noqa: E402
 
 from prm_kit.distributed import world_of_torchrun  # noqa: E402
-from prm_kit.train import _Run, train  # noqa: E402
+from prm_kit.train import train  # noqa: E402
 from prm_kit.train_forward import Forward  # noqa: E402
+from prm_kit.train_loop import TrainLoop  # noqa: E402
 
 torch.set_num_threads(1)
-stop, short, update, logits = job["stop"], job["short"], _Run._update, Forward.logits
+stop, short, update, logits = job["stop"], job["short"], TrainLoop._update, Forward.logits
 
 
 def updating(run, interruption):
@@ -46,7 +47,7 @@ def computing(forward, batch):
     return found
 
 
-_Run._update, Forward.logits = updating, computing
+TrainLoop._update, Forward.logits = updating, computing
 try:
     with world_of_torchrun():
         for arguments in job["runs"]:

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prm_kit.examples import Example
-from prm_kit.train_forward import distinct_tokens, units_of
+from prm_kit.train_forward import distinct_tokens
+from prm_kit.train_plan import units_of
 
 ids = st.lists(st.sampled_from([0, 1, 255, 256, 70_000]), min_size=1, max_size=6)
 

@@ -1,10 +1,12 @@
 import json
+import math
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from rl.alarms import FEWEST, WINDOW, alarms, first_alarms, raised
+from rl.alarms import FEWEST, SURE, WINDOW, alarms, enough, first_alarms, raised, raised_by
+from rl.changes import REMEMBERED
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GOOD = {
@@ -157,3 +159,32 @@ def test_runs_in_which_nothing_moves_rarely_raise_anything():
             raised_one |= bool(alarms(told))
         alarmed += raised_one
     assert alarmed <= 3  # of thirty runs of sixty updates, each looked at after every update
+
+
+def test_a_look_at_a_long_run_reads_as_much_as_one_at_a_short_run():
+    class Counted(list):
+        read = 0
+
+        def __getitem__(self, place):
+            Counted.read += 1
+            return super().__getitem__(place)
+
+    def reads(n):
+        Counted.read = 0
+        alarms(Counted({"update": update, **GOOD} for update in range(n)))
+        return Counted.read
+
+    assert reads(5 * REMEMBERED) <= 1.2 * reads(2 * REMEMBERED)
+
+
+def test_a_figure_must_have_moved_further_the_more_often_a_run_was_looked_at():
+    # a look that noise passes with a chance of about exp(-z^2 / 2): in ten times the updates it has a tenth of it
+    assert enough(60) == SURE
+    assert enough(600) == pytest.approx(math.sqrt(SURE**2 + 2 * math.log(10)))
+
+
+def test_an_evaluation_says_once_what_it_shows():
+    pleased = [evaluation(0, 0.6, process=0.7), evaluation(10, 0.4, 0.2, process=0.8)]
+    lines = [{"part": "held_out", **one} for one in pleased]
+    assert [alarm["kind"] for alarm in raised_by(lines[1], [], lines)] == ["prm", "policy"]
+    assert raised_by({"part": "train", "update": 10}, run(), lines) == []

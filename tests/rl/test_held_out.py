@@ -4,6 +4,7 @@ import pytest
 
 from prm_kit.records import Problem, Solution
 from prm_kit.score import StepScores
+from rl.alarms import alarms
 from rl.held_out import better, held_out_figures, held_out_line
 from rl.presets import algorithm
 from rl.rewarding import Rewarding
@@ -60,10 +61,19 @@ def test_a_fall_is_that_of_each_problem_against_itself_in_the_best_evaluation():
         {"sampled": [0.5, 0.5, 0.25, 0.25], "process": [0.5, None, 1.0, 0.9]},
     )
     line = held_out_line(now, best)
-    # falls 0.5, 0, 0.5, 0: mean 0.25, deviation sqrt(4 x 0.0625 / 3) = 0.2887, over sqrt(4): 0.1443
+    # falls 0.5, 0, 0.5, 0: mean 0.25, squares 4 x 0.0625; with two of 0.5 beside them sqrt(0.75 / 5 / 4) = 0.1936
     assert (line["sampled"], line["process"]) == pytest.approx((0.375, 0.8))
-    assert (line["sampled_fall"], line["sampled_fall_error"]) == pytest.approx((0.25, 0.1443), abs=1e-4)
+    assert (line["sampled_fall"], line["sampled_fall_error"]) == pytest.approx((0.25, 0.1936), abs=1e-4)
     assert "sampled_fall" not in held_out_line(now, None)
     assert better(now, best) is best
     assert better(best, now) is best
     assert held_out_line({"sampled": [1.0]}, {"sampled": [0.0]})["sampled_fall_error"] is None
+
+
+def test_a_few_problems_that_fall_alike_are_no_alarm():
+    lines = []
+    for update, figures in enumerate(([1.0, 0.5], [0.75, 0.25])):
+        best = {"sampled": [1.0, 0.5]} if update else None
+        lines.append({"update": update, **held_out_line({"sampled": figures}, best)})
+    assert lines[1]["sampled_fall"] == 0.25
+    assert alarms([], lines) == []

@@ -121,10 +121,13 @@ def test_new_weights_are_put_into_its_folder_before_it_is_told_to_read_them(serv
     assert [file.name for file in tmp_path.iterdir()] == ["served"]
 
 
-def test_a_server_that_takes_no_weights_is_refused_with_the_mend(server, tmp_path):
+def test_a_server_that_was_started_otherwise_is_refused_with_the_mend(server, tmp_path):
     server.status["/collective_rpc"] = 404
     with pytest.raises(VllmError, match="collective_rpc: status 404: Not Found: start it with VLLM_SERVER_DEV_MODE=1"):
         VllmEngine(server.url, tmp_path / "served").sync(lambda path: None)
+    server.status["/v1/completions"] = 404  # it serves a model under another name
+    with pytest.raises(VllmError, match="completions: status 404: Not Found: start it with --served-model-name policy"):
+        VllmEngine(server.url, tmp_path / "served").generate([[1, 2]], 1, LIMITS)
 
 
 def changed(**fields):

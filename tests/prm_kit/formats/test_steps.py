@@ -149,6 +149,8 @@ def test_an_error_before_the_branch_stays_so_that_the_first_error_does(tmp_path)
         ({"meta": {"branch_step": 3}}, "meta.branch_step: 3, but there are 3 steps"),
         ({"meta": {"branch_step": -1}}, "meta.branch_step: -1 is not a step index"),
         ({"meta": {"x": "\ud800"}}, "meta cannot be stored as JSON"),
+        ({"meta": {"generator": "a\x00"}}, "generator holds a NUL character at offset 1"),
+        ({"meta": {"branch_step": 2**40}}, "meta.branch_step: 1099511627776, but there are 3 steps"),
         ({"meta": {"row_id": "made-2"}}, "row_id: stands beside meta and in it"),
     ],
 )
@@ -158,6 +160,28 @@ def test_a_malformed_row_is_refused_with_its_line_and_the_others_are_not(tmp_pat
     ((number, found),) = rejects
     assert number == 3
     assert found.startswith(reason)
+
+
+def test_a_number_beyond_all_floats_in_meta_is_refused_before_it_is_stored(tmp_path):
+    items, [(number, reason)], _, _ = both(
+        tmp_path, line(meta={"x": 1}).replace('"x": 1', '"x": 1e999') + "\n" + line()
+    )
+    assert (len(items), number) == (1, 1)
+    assert reason.startswith("meta cannot be stored as JSON")
+
+
+def test_text_begun_on_one_line_never_ends_on_another(tmp_path):
+    row = '{"problem":"p","steps":["a"],"labels":[1],"id":"i"'
+    two_in_one = row + "}" + row + ',"meta":{}}'
+    one_in_two = '{"problem":"abc,"meta":{}}\n{ x","steps":["a"],"labels":[1],"id":"k","meta":{}}'
+    items, rejects, _, _ = both(tmp_path, f"{two_in_one}\n{one_in_two}\n")
+    assert items == []
+    assert [number for number, _ in rejects] == [1, 2, 3]
+
+
+def test_a_first_line_that_is_only_a_byte_order_mark_is_blank(tmp_path):
+    items, rejects, _, _ = both(tmp_path, "\ufeff\n" + line())
+    assert (len(items), rejects) == (1, [])
 
 
 def test_an_empty_source_is_named_after_the_format(tmp_path):

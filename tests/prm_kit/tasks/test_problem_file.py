@@ -67,8 +67,9 @@ def test_the_same_rows_are_read_from_gzip_and_parquet(tmp_path, task):
         assert [(p.text, p.reference_answer) for p in problems] == expected
 
 
-def test_a_plain_problem_with_a_reference_answer_has_nothing_to_imitate(tmp_path):
-    task = ProblemFileTask(write(tmp_path / "p.jsonl", [{"problem": "2 + 2?", "reference_answer": "4"}]))
+@pytest.mark.parametrize("answer", ["4", "#### 4"])
+def test_a_plain_problem_with_a_reference_answer_has_nothing_to_imitate(tmp_path, answer):
+    task = ProblemFileTask(write(tmp_path / "p.jsonl", [{"problem": "2 + 2?", "reference_answer": answer}]))
     split = next(split for split in SPLITS if task.problems(split, None, 0))
     assert task.problems(split, None, 0)[0].reference_answer == "4"
     with pytest.raises(UsageError, match=r"p\.jsonl:1: no worked solution"):
@@ -82,6 +83,9 @@ def test_a_plain_problem_with_a_reference_answer_has_nothing_to_imitate(tmp_path
         ("[]", ":2: list is not an object"),
         ('{"question": "x"}', ":2: no answer"),
         ('{"answer": "1"}', ":2: no problem"),
+        ('{"question": "x", "answer": "1 + 1\\n#### "}', ":2: answer has nothing after its last ####"),
+        ('{"question": "x", "answer": "\\ud800"}', ":2: answer holds a lone surrogate"),
+        ('{"question": "x", "answer": "1", "solution": "\\u0000"}', ":2: solution holds a NUL character"),
     ],
 )
 def test_a_malformed_row_is_refused_with_its_line(tmp_path, line, reason):
