@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -52,7 +53,7 @@ def figures(settings: RlSettings, task: Task, n: int | None, scorer: StepScorer 
     return found
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("policy")
     parser.add_argument("task", help="file:PATH of problems with answers")
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--cpu", action="store_true", help="run on the CPU: a trial of this program, not a measurement")
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    asked = parser.parse_args(words)
     if not (torch.cuda.is_available() or asked.cpu):
         sys.stderr.write("gpu_grpo: this measures a CUDA device, and there is none here\n")
         sys.exit(2)

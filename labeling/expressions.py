@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from fractions import Fraction
 
 from labeling.arithmetic import (
     Polynomial,
@@ -20,7 +18,8 @@ from labeling.arithmetic import (
     root,
     variable,
 )
-from labeling.tokens import Token, number, words
+from labeling.number_tails import AFTER_OPERAND, mixed_part, unit_words
+from labeling.tokens import Token, number
 
 MAX_DEPTH = 20
 
@@ -43,17 +42,7 @@ _SCALES = {
     "万": 10**4,
     "亿": 10**8,
 }
-_NEVER_UNITS = words(
-    "and or so then is are was were be been has have had gives give get gets got to from than if when because since "
-    "which that this but plus minus times less more fewer twice thrice double triple half squared cubed number value "
-    "total sum product difference remaining equals equal means mod sin cos tan log ln exp gcd lcm max min let where "
-    "while thus hence therefore as we he she it they you i not over into divided multiplied by remainder factorial "
-    "choose digits base 其中 所以 因此 那么 如果 和 或 是 有 的 比 与"
-)
 _FUNCTION_LETTERS = frozenset("fghpqFGHPQRSTCV")
-_UNIT_LETTERS = frozenset("mgshlLKCFNJWVA")
-_AFTER_OPERAND = frozenset("+-*/=)")
-MAX_UNIT_WORDS = 5
 
 
 class Reader:
@@ -105,7 +94,7 @@ class Reader:
         if position >= len(tokens):
             return ""
         kind = tokens[position].kind
-        if kind == "$" and position + 1 < len(tokens) and tokens[position + 1].kind in _AFTER_OPERAND:
+        if kind == "$" and position + 1 < len(tokens) and tokens[position + 1].kind in AFTER_OPERAND:
             self.position += 1
             return tokens[position + 1].kind
         return kind
@@ -285,31 +274,11 @@ class Reader:
         self.literals += 1
         if self.first is None:
             self.first = value
-        return add(value, part) if isinstance(value, int) and (part := self._mixed_part()) else value
-
-    def _mixed_part(self) -> Fraction | None:
-        """The proper fraction of a mixed number such as 2 1/2, in plain or LaTeX form, read if it is there."""
-        tokens, position = self.tokens, self.position
-        parts: tuple[Token, Token] | None = None
-        following = [token.kind for token in tokens[position : position + 7]]
-        if following[:3] == ["n", "/", "n"] and tokens[position + 2].start == tokens[position + 1].end:
-            parts, end = (tokens[position], tokens[position + 2]), position + 3
-        elif following == ["f", "(", "n", ")", "(", "n", ")"] and tokens[position].value.endswith("frac"):
-            parts, end = (tokens[position + 2], tokens[position + 5]), position + 7
-        elif following[:2] == ["f", "n"] and re.fullmatch(r"\\[dt]?frac\d\d", self._glued_text(position)):
-            token = tokens[position + 1]
-            parts, end = (token._replace(value=token.value[0]), token._replace(value=token.value[1])), position + 2
-        if parts is None or not all(part.value.isdigit() for part in parts):
-            return None
-        top, bottom = (int(part.value) for part in parts)
-        if not 0 < top < bottom:
-            return None
-        self.position = end
-        self.ambiguous = True
-        return Fraction(top, bottom)
-
-    def _glued_text(self, position: int) -> str:
-        return self.tokens[position].value + self.tokens[position + 1].value
+        if isinstance(value, int) and (found := mixed_part(self.tokens, self.position)):
+            part, self.position = found
+            self.ambiguous = True
+            return add(value, part)
+        return value
 
     def _bracketed(self) -> Value:
         self.position += 1
@@ -362,57 +331,10 @@ class Reader:
             self.position += 1
             if not self.style & SCALES_ARE_UNITS:
                 value = multiply(value, scale)
-        position = self.position
-        units: list[str] = []
-        while position < len(tokens) and len(units) <= MAX_UNIT_WORDS:
-            token = tokens[position]
-            if token.kind == "w" and token.value.lower() not in _NEVER_UNITS and not _too_short(token.value):
-                units.append(token.value.lower())
-                position += 1
-            elif token.kind == "/" and position + 1 < len(tokens) and tokens[position + 1].kind == "w":
-                units.append("/")
-                position += 1
-            elif token.kind == "v" and (
-                token.value in "aI"
-                if units
-                else token.value in _UNIT_LETTERS and token.start > tokens[position - 1].end
-            ):
-                units.append(token.value)
-                position += 1
-            elif token.kind == "(" and (end := _remark_end(tokens, position)):
-                position = end
-                units.append("()")
-            elif token.kind == "^" and units and position + 1 < len(tokens) and tokens[position + 1].kind == "n":
-                position += 2
-                units.append("^")
-            else:
-                break
-        if units and position < len(tokens):
-            kind = tokens[position].kind
-            if kind == "$" and position + 1 < len(tokens):
-                kind = tokens[position + 1].kind
-            if kind in _AFTER_OPERAND:
-                self.position = position
-                self.units += [unit for unit in units if unit not in ("()", "^")]
+        if found := unit_words(tokens, self.position):
+            units, self.position = found
+            self.units += units
         return value
-
-
-def _too_short(word: str) -> bool:
-    """Two letters that are no known unit are a product of two variables more often than a word."""
-    return len(word) < 3 and word.isascii() and word.lower() not in _SHORT_WORDS
-
-
-_SHORT_WORDS = words("km cm mm kg mg ml lb lbs oz ft in hr mi of at on an per mph dl pm am")
-
-
-def _remark_end(tokens: Sequence[Token], position: int) -> int | None:
-    """Index after a bracket that holds nothing but words, such as "(cost)"; None for any other bracket."""
-    for end in range(position + 1, min(position + 8, len(tokens))):
-        if tokens[end].kind == ")":
-            return end + 1 if end > position + 1 else None
-        if tokens[end].kind != "w":
-            return None
-    return None
 
 
 def is_closed(value: Value) -> bool:

@@ -129,31 +129,9 @@ class StepEncoder:
         found: list[Encoded] = []
         for index, (solution, piece) in enumerate(zip(solutions, pieces, strict=True)):
             prompt = [*self._before, *problems[solution.problem], *self._after]
-            steps = [texts[text] for text in piece]
-            length = len(prompt) + sum(map(len, steps)) + len(steps)
-            if max_tokens is None or length <= max_tokens:
-                runs = [(0, 0, len(steps))]
-            elif too_long == "refuse":
-                reason = f"solution {solution.id}: {length} tokens, more than the {max_tokens} allowed"
-                raise TooLongError(reason, solution.id, length, max_tokens)
-            else:
-                runs = step_windows(solution, len(prompt), [len(step) + 1 for step in steps], max_tokens)
-            found.extend(self._assemble(index, prompt, steps, run) for run in runs)
+            steps = [[*texts[text], self.mark_id] for text in piece]
+            found += sequences(index, solution, prompt, steps, max_tokens, too_long)
         return found
-
-    def _assemble(self, solution: int, prompt: list[int], steps: list[list[int]], run: tuple[int, int, int]) -> Encoded:
-        first, read_from, end = run
-        ids = list(prompt)
-        positions: list[int] = []
-        for step in range(first, end):
-            ids += steps[step]
-            if step >= read_from:
-                positions.append(len(ids))
-            ids.append(self.mark_id)
-        read = list(range(read_from, end))
-        if len(read) != len(positions):
-            raise AssertionError(f"{len(positions)} read positions for {len(read)} steps")
-        return Encoded(solution, ids, positions, read, len(prompt))
 
     @staticmethod
     def _encode_texts(backend: object, unique: Iterable[str]) -> dict[str, list[int]]:
@@ -179,6 +157,49 @@ def _mark_id(tokenizer: PreTrainedTokenizerBase, mark: str) -> int:
 def _step_texts(solution: Solution) -> list[str]:
     ends = [0, *(end for _, end in solution.spans)]
     return [solution.completion[start:end] for start, end in pairwise(ends)]
+
+
+def sequences(
+    index: int,
+    solution: Solution,
+    prompt: Sequence[int],
+    steps: Sequence[Sequence[int]],
+    max_tokens: int | None,
+    too_long: Overlong,
+    read_back: int = 0,
+) -> list[Encoded]:
+    """Put prompt and steps together: one sequence, or the windows of a solution that is too long.
+
+    Args:
+        index: Of the solution in what was handed over.
+        solution: For messages.
+        prompt: Ids of template and problem.
+        steps: Ids of each step, its mark included.
+        max_tokens: Most ids a sequence may have; None: no limit.
+        too_long: See `StepEncoder.encode`.
+        read_back: How many ids before its last one a step is read.
+
+    Raises:
+        TooLongError: Naming the solution, its tokens and the limit.
+    """
+    lengths = [len(step) for step in steps]
+    length = len(prompt) + sum(lengths)
+    if max_tokens is None or length <= max_tokens:
+        runs = [(0, 0, len(steps))]
+    elif too_long == "refuse":
+        reason = f"solution {solution.id}: {length} tokens, more than the {max_tokens} allowed"
+        raise TooLongError(reason, solution.id, length, max_tokens)
+    else:
+        runs = step_windows(solution, len(prompt), lengths, max_tokens)
+    found = []
+    for first, read_from, end in runs:
+        ids, positions = list(prompt), []
+        for step in range(first, end):
+            ids += steps[step]
+            if step >= read_from:
+                positions.append(len(ids) - 1 - read_back)
+        found.append(Encoded(index, ids, positions, list(range(read_from, end)), len(prompt)))
+    return found
 
 
 def step_windows(solution: Solution, prompt: int, lengths: Sequence[int], limit: int) -> list[tuple[int, int, int]]:

@@ -36,7 +36,11 @@ def solution_from_json(row: Mapping[str, Any]) -> Solution:
     missing = [key for key in ("problem", "completion", "spans") if key not in fields]
     if missing:
         raise InputError(f"solution lacks {', '.join(missing)}")
-    spans = tuple((int(start), int(end)) for start, end in fields.pop("spans"))
+    given = fields.pop("spans")
+    try:
+        spans = tuple((int(start), int(end)) for start, end in given)
+    except (TypeError, ValueError):
+        raise InputError(f"spans: {str(given)[:80]!r} is not a list of pairs of offsets") from None
     solution = Solution(spans=spans, **fields)
     if "id" in row and row["id"] != solution.id:
         raise InputError(f"solution id {row['id']} does not fit its content ({solution.id})")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from prm_kit.encode import Encoded, Overlong, StepEncoder, TooLongError, step_windows
+from prm_kit.encode import Encoded, Overlong, StepEncoder, sequences
 from prm_kit.errors import InputError, UsageError
 from prm_kit.plain_text import plain_text_backend, split_of
 from prm_kit.records import Solution
@@ -149,21 +149,7 @@ class SegmentEncoder:
             problem = self._text(self._problem, self.reading.problem_text(solution.problem))
             prompt = [*self._before, *problem, *self._after]
             steps = [self._step(solution, step) for step in range(len(solution.spans))]
-            length = len(prompt) + sum(map(len, steps))
-            if max_tokens is None or length <= max_tokens:
-                runs = [(0, 0, len(steps))]
-            elif too_long == "refuse":
-                reason = f"solution {solution.id}: {length} tokens, more than the {max_tokens} allowed"
-                raise TooLongError(reason, solution.id, length, max_tokens)
-            else:
-                runs = step_windows(solution, len(prompt), [len(step) for step in steps], max_tokens)
-            for first, read_from, end in runs:
-                ids, positions = list(prompt), []
-                for step in range(first, end):
-                    ids += steps[step]
-                    if step >= read_from:
-                        positions.append(len(ids) - 1 - self.reading.read_back)
-                found.append(Encoded(index, ids, positions, list(range(read_from, end)), len(prompt)))
+            found += sequences(index, solution, prompt, steps, max_tokens, too_long, self.reading.read_back)
         return found
 
     def _step(self, solution: Solution, step: int) -> list[int]:

@@ -6,7 +6,7 @@ Of several processes the first one writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from prm_kit.distributed import World
 from prm_kit.errors import PrmKitError
@@ -66,7 +66,7 @@ class TrainJournal:
         if self.progress is not None:
             self.progress(self.standing.update, self.updates, line)
 
-    def refuse_nonfinite(self, found: Gradient, learning_rates: Sequence[float]) -> None:
+    def refuse_nonfinite(self, found: Gradient, learning_rates: Sequence[float]) -> NoReturn:
         """Keep the solutions whose loss or gradient is not finite, and say where.
 
         Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prm_kit.distributed import World
 from prm_kit.errors import UsageError
@@ -45,7 +45,8 @@ class TrainLoop:
         world: World,
     ) -> None:
         self.settings, self.trained, self.data, self.world = settings, trained, data, world
-        self.directory, self.prm, self.model = directory, trained.prm, trained.prm.model
+        self.directory, self.prm = directory, trained.prm
+        self.model: nn.Module = trained.prm.model
         share = bool(settings.share_prefixes)
         members = len(self.prm.head.weight) // 3 if settings.objective == "ensemble" else 0
         self.forward = Forward(self.prm, settings.precision, settings.micro_batch_tokens, share, members, settings.seed)

@@ -6,15 +6,16 @@ A composition holds the functions themselves. Nobody asks what it is called: who
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from prm_kit.errors import UsageError, nearest
+from prm_kit.settings import validated
 from rl import advantages, compatibility, credit, filters, loss_reduction, pair_losses, pairs, regularizers, surrogates
 from rl.covariance import Hold
-from rl.parts import described, name_of, part_from
+from rl.parts import check_value, described, name_of, part_from
 from rl.rewards import LENGTH_PENALTIES, LengthPenalty, RewardWeights
 
 ValueLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -262,7 +263,11 @@ def _part(key: str, asked: Any, now: Any) -> Any:
     if key in PARTS:
         return part_from(key, asked, PARTS[key])
     if key == "weights":
-        return asked if isinstance(asked, RewardWeights) else RewardWeights(**{**now.model_dump(), **asked})
+        if isinstance(asked, RewardWeights):
+            return asked
+        if not isinstance(asked, Mapping):
+            raise UsageError(f"weights: {asked!r} is no mapping of {', '.join(RewardWeights.model_fields)}")
+        return validated(RewardWeights, {**now.model_dump(), **asked}, "weights")
     if key in COMPOUNDS:
         compound, registries = COMPOUNDS[key]
         if asked is None or isinstance(asked, compound):
@@ -271,13 +276,17 @@ def _part(key: str, asked: Any, now: Any) -> Any:
             raise UsageError(f"{key}: {asked!r} is no mapping of {', '.join(f.name for f in fields(compound))}")
         given = {name: part_from(f"{key}.{name}", x, registries[name]) if name in registries else x
                  for name, x in asked.items()}  # fmt: skip
+        for f in fields(compound):
+            if f.name in given and f.name not in registries:
+                check_value(f"{key}.{f.name}", given[f.name], str(f.type))
         try:
             return replace(now, **given) if now is not None else compound(**given)
         except TypeError:
-            missing = [f.name for f in fields(compound) if f.name not in given]
+            missing = [f.name for f in fields(compound) if f.name not in given and f.default is MISSING]
             raise UsageError(f"{key}: give {', '.join(missing)} too") from None
-    if not isinstance(asked, int | float) or isinstance(asked, bool):
-        raise UsageError(f"{key}: {asked!r} is no number")
+    check_value(key, asked, next(str(f.type) for f in fields(Algorithm) if f.name == key))
+    if key == "group_size" and asked < 1:
+        raise UsageError(f"group_size: {asked}: a problem has one rollout at least")
     return asked
 
 

@@ -121,8 +121,8 @@ _FACTOR = 2.0
 def claims(reached: Reached) -> list[dict[str, str]]:
     """What the handbook claims, against what these runs show.
 
-    A verdict is "holds" where the figures say so beyond their noise, "undecided" where they only point that way, "does
-    not hold" where they point elsewhere, and "not run" where an algorithm is missing.
+    A verdict is "holds" where the figures say so beyond their noise, "does not hold" where they say the contrary beyond
+    it, "undecided" where noise explains them either way, and "not run" where an algorithm is missing.
     """
     judged = [(claim, judge(reached)) for claim, judge in _CLAIMS]
     return [{"claim": claim, "verdict": verdict, "figures": figures} for claim, (verdict, figures) in judged]
@@ -187,16 +187,15 @@ def _spread(
     other = than([one["spread"] for one in rest])
     words = f"spread over seeds {own['spread']:.3f}, {'least' if than is min else 'median'} of the others {other:.3f}"
     larger, smaller = (own["spread"], other) if sign > 0 else (other, own["spread"])
-    if larger <= smaller:
+    if smaller > _FACTOR * larger:
         return "does not hold", words
     return ("holds" if larger > _FACTOR * smaller else "undecided"), words
 
 
 def _judged(gain: Figure, words: str) -> Verdict:
-    if gain["mean"] <= 0 or gain["low"] is None:
-        verdict = "does not hold" if gain["mean"] <= 0 else "undecided"
-    else:
-        verdict = "holds" if gain["low"] > 0 else "undecided"
+    verdict = "undecided"
+    if gain["low"] is not None and not gain["low"] <= 0 <= gain["high"]:
+        verdict = "holds" if gain["mean"] > 0 else "does not hold"
     around = "" if gain["low"] is None else f" ({gain['low']:+.3f} to {gain['high']:+.3f} over seeds)"
     return verdict, f"{words}; difference {gain['mean']:+.3f}{around}"
 

@@ -66,9 +66,14 @@ def _call(
         raise InputError(f"an id lies outside of the vocabulary of {len(lm_head_VD)}")
     flat_ND, flat_N = hidden_ND.reshape(-1, hidden_ND.shape[-1]), ids_N.reshape(-1)
     width = max(1, tile_elements // max(1, len(flat_ND)))
-    found_N, entropy_N = _Tiled.apply(  # type: ignore[no-untyped-call]
-        flat_ND, lm_head_VD, flat_N, width, entropies
-    )
+    device = hidden_ND.device.type
+    if torch.is_autocast_enabled(device):  # once and here, since the backward pass runs outside of it
+        number_format = torch.get_autocast_dtype(device)
+        flat_ND, lm_head_VD = flat_ND.to(number_format), lm_head_VD.to(number_format)
+    with torch.autocast(device, enabled=False):
+        found_N, entropy_N = _Tiled.apply(  # type: ignore[no-untyped-call]
+            flat_ND, lm_head_VD, flat_N, width, entropies
+        )
     return found_N.reshape(shape), entropy_N.reshape(shape)
 
 
@@ -100,7 +105,8 @@ class _Tiled(torch.autograd.Function):
             mass_N = mass_N * scale_N + weights_NW.sum(1)
             most_N = above_N
         log_mass_N = most_N + mass_N.log()
-        chosen_N = (hidden_ND * lm_head_VD[ids_N]).float().sum(1)
+        chosen_N = (hidden_ND.float() * lm_head_VD[ids_N].float()).sum(1)
+        chosen_N = chosen_N.to(hidden_ND.dtype).float()  # rounded as in its tile: else a sure token is not at 0
         entropy_N = mass_N.log() - energy_N / mass_N if entropies else torch.zeros_like(most_N)
         ctx.save_for_backward(hidden_ND, lm_head_VD, ids_N, log_mass_N, entropy_N)
         ctx.width, ctx.entropies, ctx.kept = width, entropies, kept

@@ -43,7 +43,7 @@ def part_from(kind: str, asked: Any, registry: Mapping[str, Any]) -> Any:
         registry: The names that exist.
 
     Raises:
-        UsageError: Unknown name, or a number that the part does not have; lists the choices.
+        UsageError: Unknown name, a number that the part does not have (lists the choices), or one that is none.
     """
     if asked is None or callable(asked):
         return asked
@@ -60,7 +60,34 @@ def part_from(kind: str, asked: Any, registry: Mapping[str, Any]) -> Any:
             near = nearest(key, known)
             hint = f"; did you mean {near!r}?" if near else f". It has: {', '.join(known) or 'none'}"
             raise UsageError(f"{kind} {name}: no number {key!r}{hint}")
+        check_value(f"{kind} {name}: {key}", given[key], str(inspect.signature(part).parameters[key].annotation))
     return partial(part, **given) if given else part
+
+
+def check_value(what: str, value: Any, annotation: str) -> None:
+    """Refuse a value that is not of its kind, before a run finds out; lists and what else has no name are let through.
+
+    Args:
+        what: Whose value, for the message.
+        value: As asked for.
+        annotation: "float", "int", "bool", or such with "| None".
+
+    Raises:
+        UsageError: It is not of that kind, or not a number (NaN).
+    """
+    kinds = annotation.split(" | ")
+    number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    fits = {
+        "None": value is None,
+        "bool": isinstance(value, bool),
+        "int": number and isinstance(value, int),
+        "float": number,
+    }
+    if set(kinds) <= set(fits) and not any(fits[kind] for kind in kinds):
+        raise UsageError(f"{what}: {value!r} is no {_KINDS[kinds[0]]}")
+
+
+_KINDS = {"float": "number", "int": "whole number", "bool": "true or false"}
 
 
 def _value(value: Any) -> str:

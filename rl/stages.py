@@ -137,8 +137,7 @@ def stage_settings(schedule: Schedule, name: str, policy: str, first: str) -> Rl
     common, own = (_asked(said, RlSettings) for said in (schedule.settings, schedule.stages[name]))
     together: dict[str, Any] = {"algorithm": schedule.algorithm, **common}
     for key, value in own.items():
-        both = isinstance(value, dict) and isinstance(together.get(key), dict)
-        together[key] = {**together[key], **value} if both else value
+        together[key] = {**together.get(key, {}), **value} if key in ("parts", "stop") else value
     together["policy"] = policy
     if together.get("reference") == FIRST:
         together["reference"] = first

@@ -2,7 +2,7 @@
 
 OUT/
   recipe.yaml, versions.json, metrics.jsonl, timings.jsonl, summary.json   as `RunDirectory` leaves them
-  inputs.json      settings and hashes of the problems: a run goes on only with the same ones
+  inputs.json      settings, hashes of problems and policy: a run goes on only with the same ones
   rollouts.jsonl   some rollouts of every update with what they earned
   state/           the latest resumable state; gone once the run is done
   checkpoint/      the policy
@@ -23,7 +23,7 @@ import torch
 
 from prm_kit.distributed import World, world_of_torchrun
 from prm_kit.errors import InputError, UsageError
-from prm_kit.files import value_sha256
+from prm_kit.files import folder_sha256, value_sha256
 from prm_kit.interruption import Interruption
 from prm_kit.optimization import need_package
 from prm_kit.policy import Policy
@@ -129,8 +129,13 @@ def _train(
 ) -> dict[str, Any]:
     run = RunDirectory(out, writes=world.is_first)
     hashes = {"problems": value_sha256(_texts(problems)), "held_out": value_sha256(_texts(held_out))}
+    # A policy that was trained anew in its own folder is another start, and another reference.
+    starts = {"policy": settings.policy, "reference": settings.reference}
+    hashes |= {name: folder_sha256(Path(folder)) for name, folder in starts.items() if folder and Path(folder).is_dir()}
     if any(other != hashes for other in world.gather(hashes)):
-        raise InputError("the processes of this run were given different problems: they must all read the same")
+        raise InputError(
+            "the processes of this run were given different problems or policies: they must all read the same"
+        )
     asked = {
         "settings": settings.model_dump(mode="json", exclude=FREE_TO_CHANGE),
         "algorithm": rewarding.algorithm.parts(),

@@ -38,11 +38,14 @@ def compare(
     OUT/report.html has the curves, held-out accuracy against rollouts, with a fifth of the updates between evaluations
     unless eval_every says otherwise; every run has a report of its own.
     """
+    from prm_kit.errors import UsageError
     from prm_kit.settings import load_settings
     from rl.presets import ALGORITHMS, CONTESTED
     from rl.presets import algorithm as preset
     from rl.train_settings import RlSettings
 
+    if again := next((name for name in algorithms if algorithms.count(name) > 1), None):
+        raise UsageError(f"--algorithm {again} is given twice: its runs would be counted twice")
     named = [] if policy is None else [f"policy={policy}"]
     settings = load_settings(RlSettings, None, [*(overrides or ()), *named, f"algorithm={algorithms[0]}"])
     dense = {name: "step rewards" in preset(name, settings.parts).needs for name in algorithms}

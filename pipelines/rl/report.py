@@ -62,11 +62,12 @@ def run_data(out: Path) -> dict[str, Any]:
         if len(spans) == len(one["step_values"]):
             rollouts.append({**one, "steps": [one["completion"][start:end] for start, end in spans]})
     held_out = summary.get("held_out", {})
+    asked = {"group_size": settings["group_size"]} if settings.get("group_size") else {}
     about = {key: recipe[key] for key in ("task", "prm") if recipe.get(key)}
     return {
         "name": f"{settings['algorithm']}, seed {settings['seed']}",
         "about": {**about, "policy": settings["policy"]},
-        "parts": recipe["algorithm"],
+        "parts": recipe["algorithm"] | asked,
         "asked": settings["updates"],
         "train": [line for line in lines if line["part"] == "train"],
         "held_out": [line for line in lines if line["part"] == "held_out"],

@@ -7,6 +7,9 @@ changed and therefore belongs on a machine or network of your own:
 
 Prompts and completions travel as token ids, so nothing is tokenised there. Every setting of the sampling is sent: a
 server takes what is not from the model's generation_config.json.
+
+Servers that say they reloaded and go on with old weights have been reported (vllm-project/vllm issue 32718, 0.14):
+`mismatch` in metrics.jsonl, the distance of what was sampled with to what the trainer computes, would then grow.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def number(value: float) -> str:
     elif size == 0 or size >= 100:
         text = f"{size:.0f}"
     else:
-        text = f"{size:.3g}" if size >= 1e-3 else f"{size:.2g}".replace("e-0", f"e{MINUS}")
+        text = f"{size:.3g}".replace("e-0", f"e{MINUS}")
     return f"{MINUS}{text}" if value < 0 else text
 
 

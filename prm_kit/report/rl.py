@@ -41,9 +41,10 @@ def render_rl(data: Mapping[str, Any]) -> str:
 
     Args:
         data: name; about (facts by name); parts (of the algorithm, in words); train and held_out (lines of
-            metrics.jsonl, those of updates without anything to learn from too); alarms (the first of each name: update, name, kind, began, text); rollouts (update, problem,
-            steps, step_values in [-1, 1] or None, correct, reward, parts); asked (updates of the whole run); before and
-            after (by figure the numbers of each held-out problem; empty where the run has not ended).
+            metrics.jsonl, those of updates without anything to learn from too); alarms (the first of each name: update,
+            name, kind, began, text); rollouts (update, problem, steps, step_values in [-1, 1] or None, correct, reward,
+            parts); asked (updates of the whole run); before and after (by figure the numbers of each held-out problem;
+            empty where the run has not ended).
     """
     style = asset("page.css")
     environment = templates()

@@ -55,6 +55,25 @@ def test_a_run_from_before_alarms_had_names_is_read_with_todays_rules(run):
     assert [alarm["name"] for alarm in run_data(run)["alarms"]] == ["accuracy"]
 
 
+def test_the_composition_has_the_group_size_that_was_asked_for(run):
+    assert "group_size" not in run_data(run)["parts"]
+    (run / "recipe.yaml").write_text(RECIPE.replace("seed: 3", "seed: 3, group_size: 4"))
+    assert run_data(run)["parts"]["group_size"] == 4
+
+
+def test_a_character_that_is_being_written_is_no_error(run):
+    with (run / "rollouts.jsonl").open("ab") as file:
+        file.write('{"problem": "é'.encode()[:-1])
+    assert len(run_data(run)["rollouts"]) == 1
+
+
+def test_a_run_of_something_else_is_refused(run):
+    (run / "recipe.yaml").write_text("train: {}\ndata: {}\n")
+    result = invoke(run)
+    assert result.exit_code == 2
+    assert "its recipe.yaml has train, data" in result.output
+
+
 def test_what_is_no_run_is_refused(run, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -79,6 +79,12 @@ def test_a_solution_whose_id_does_not_fit_its_text_is_refused():
         solution_from_json(row)
 
 
+@pytest.mark.parametrize("spans", [None, "abc", [[0]], [["a", "b"]], [[0, 1, 2]]])
+def test_spans_that_are_no_pairs_of_offsets_are_refused_by_name(spans):
+    with pytest.raises(InputError, match="is not a list of pairs of offsets"):
+        solution_from_json({"problem": "p", "completion": "ab", "spans": spans})
+
+
 def test_minus_one_zero_plus_one_and_null_are_four_different_labels():
     solution = Solution.from_steps("p", ["a", "b", "c", "d"])
     annotation = Annotation.of(solution, HUMAN, [1, 0, None, -1])

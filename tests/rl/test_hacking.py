@@ -13,3 +13,8 @@ def test_instruments_say_how_completions_are_written():
     )
     silent = Solution("p", "", ())
     assert instruments([silent], [1])["step_tokens"] == 1
+
+
+def test_a_waiter_corrects_nothing():
+    solutions = [Solution.from_steps("p", [step], "\n") for step in ("The waiter has 3 plates", "Wait, 4")]
+    assert instruments(solutions, [6, 3])["self_correction"] == 0.5

@@ -66,6 +66,22 @@ def test_bfloat16_is_as_near_as_the_plain_way_is():
         assert torch.allclose(a.float(), b.float(), atol=0.1)
 
 
+@pytest.mark.parametrize("way", ["bfloat16", "autocast"])
+def test_in_bfloat16_a_sure_token_has_a_log_probability_and_a_gradient_of_0(way):
+    # logits of about 17, which bfloat16 rounds by up to 0.06, and far above all others
+    head = 4 * torch.nn.functional.normalize(torch.randn(64, 32, generator=torch.Generator().manual_seed(0)))
+    ids = torch.arange(20)
+    hidden = (torch.linspace(1.0, 1.2, 20)[:, None] * head[:20]).requires_grad_()
+    given = (hidden, head) if way == "autocast" else (hidden.bfloat16(), head.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
+        found = token_log_probabilities(*given, ids, tile_elements=200)
+    expected, _ = plain(hidden.bfloat16(), head.bfloat16(), ids)
+    assert (expected > -0.01).all()
+    assert torch.allclose(found, expected, atol=1e-4)
+    (slope,) = torch.autograd.grad(found.sum(), hidden)
+    assert slope.abs().max() < 0.05
+
+
 def test_no_tensor_of_tokens_by_vocabulary_is_ever_made():
     tokens, vocabulary = 64, 512
     hidden, head, ids = tensors(shape=(tokens,), vocabulary=vocabulary)

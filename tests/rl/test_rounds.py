@@ -210,4 +210,4 @@ def test_a_server_needs_an_address_and_a_folder(policy):
         settings(policy, engine="vllm", engine_url="http://127.0.0.1:1", engine_folder="x", lora={"rank": 2})
     # a run that goes on would start from, and compare itself with, what it had overwritten
     with pytest.raises(ValueError, match=r"engine_folder is written to after every update; copy the policy, .*policy"):
-        settings(policy, engine="vllm", engine_url="http://127.0.0.1:1", engine_folder=f"{policy}/../policy")
+        settings(policy, engine="vllm", engine_url="http://127.0.0.1:1", engine_folder=f"{policy}/.")

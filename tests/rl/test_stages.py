@@ -41,6 +41,14 @@ def test_a_stage_has_what_all_have_unless_it_says_otherwise(schedule):
     assert schedule.folders == ["1-sft", "2-warm-up", "3-steady"]
 
 
+def test_of_all_else_a_stage_says_the_whole():
+    said = {"task": "t", "policy": "p", "settings": {"branching": {"roots": 2, "branches": 3, "at": "value"}}}
+    said["stages"] = {"a": {}, "b": {"branching": {"roots": 4, "branches": 1}}}
+    schedule = validated(Schedule, said, "recipe")
+    found = [stage_settings(schedule, name, "", "").branching for name in "ab"]
+    assert [(one.roots, one.branches, one.at) for one in found] == [(2, 3, "value"), (4, 1, "random")]
+
+
 def test_stages_have_seeds_of_their_own(schedule):
     assert [stage_settings(schedule, name, "", "").seed for name in ("warm-up", "steady")] == [5, 1]
     again = validated(Schedule, {"task": "t", "policy": "p", "stages": {"a": {}, "b": {}}}, "recipe")

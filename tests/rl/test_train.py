@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -172,7 +173,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(policy, tmp_
 
 @pytest.mark.parametrize("name", ["srpo-resample", "gfpo-anchored", "ppo", "pure"])
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(name, policy, tmp_path, monkeypatch):
-    asked = settings(policy, name, parts={}, updates=5, checkpoint_every=2, eval_every=2, group_size=4, problems=5)
+    asked = settings(
+        policy, name, parts={}, updates=5, checkpoint_every=2, eval_every=2, problems=5, max_new_tokens=30,
+        eval_samples=1,
+    )  # fmt: skip
     fields = {"scorer": LikesShortSteps(), "held_out": HELD_OUT}
     whole = run(asked, tmp_path / "whole", **fields)
     learn, calls = Learner.learn, []
@@ -311,3 +315,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_example(policy, t
         run(broken, tmp_path / "run")
     kept = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
     assert kept["rollouts"][0]["problem"].startswith("Start with")
+
+
+def test_a_policy_trained_anew_in_its_own_folder_is_another_run(policy, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(policy, start)
+    run(settings(str(start), updates=1), tmp_path / "out")
+    Policy.of(arithmetic_policy(1, hidden=16, layers=1), arithmetic_tokenizer()).save(start)
+    with pytest.raises(UsageError, match=r"data.policy|policy"):
+        run(settings(str(start), updates=1), tmp_path / "out")

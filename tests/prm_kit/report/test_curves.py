@@ -23,7 +23,7 @@ def test_a_plot_has_a_few_ticks_wherever_it_lies(low, span):
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0, "0"), (0.25, "0.25"), (-0.5, "−0.5"), (1234, "1234"), (20480, "20.48k"), (3e6, "3M"), (3e-4, "0.0003"),
-     (0.00003, "3e−5")],
+     (0.00003, "3e−5"), (0.00000105, "1.05e−6")],
 )  # fmt: skip
 def test_numbers_are_short(value, text):
     assert number(value) == text
@@ -47,3 +47,11 @@ def test_a_curve_that_never_moves_has_an_axis_and_nothing_lies_outside_of_it():
         assert all(12 <= y <= 240 - 42 for y in heights)
     outside = curves("t", [Curve("a", "model", [(0.0, 0.5), (1.0, 0.6)], [(0.0, -9.0, 9.0)])], "x", "y")
     assert "nan" not in outside
+
+
+def test_an_alarm_after_the_last_point_lies_within_the_axes():
+    plot = curves(
+        "t", [Curve("a", "model", [(0.0, 0.5), (1.0, 0.7)])], "update", "share", marks=[30.0], size=(380, 240)
+    )
+    (place,) = re.findall(r'class="chosen" x1="([\d.]+)"', plot)
+    assert float(place) <= 380

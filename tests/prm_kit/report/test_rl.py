@@ -72,6 +72,12 @@ def test_a_run_that_has_not_begun_has_a_page(data):
     assert "0 of 20 updates" in page
 
 
+def test_updates_without_anything_to_learn_from_are_counted(data):
+    skipped = {"update": 12, "part": "train", "skipped": 1, "sampled": 8}
+    page = render_rl({**data, "train": [*data["train"], skipped]})
+    assert "13 of 20 updates, 104 rollouts, 1 updates without anything to learn from" in page
+
+
 def test_disagreements_are_wrong_answers_that_are_liked_and_right_ones_that_are_not():
     liked, loved = rollout([0.5, 0.9], False), rollout([0.8, 0.9], False, text="b")
     others = [
