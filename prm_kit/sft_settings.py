@@ -17,7 +17,7 @@ class SftSettings(Settings):
 
     Attributes:
         policy: Folder or hub id of a causal language model.
-        system_prompt: What the policy's chat template tells it before a problem; null: as it was trained, or plain text.
+        system_prompt: What the policy's chat template tells it before a problem; null: as it was trained, or plain.
         epochs: Passes over the demonstrations.
         batch_tokens: Real tokens per update, on average.
         micro_batch_tokens: Padded tokens that go through the model at once. Changes memory and speed, not the result.

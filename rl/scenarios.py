@@ -52,12 +52,15 @@ BEFORE = 0.435
 
 MEASURED: dict[str, Accuracy] = {
     "pure": Accuracy(0.606, 0.023),
-    "gfpo-gated": Accuracy(0.602, 0.016),
     "rloo-min": Accuracy(0.600, 0.014),
     "vapo": Accuracy(0.591, 0.013),
+    "prime": Accuracy(0.585, 0.024),
     "grpo-process": Accuracy(0.580, 0.010),
+    "gfpo-gated": Accuracy(0.578, 0.011),
     "dapo": Accuracy(0.571, 0.013),
     "srpo": Accuracy(0.569, 0.015),
+    "clip-cov": Accuracy(0.563, 0.007),
+    "opo": Accuracy(0.562, 0.005),
     "gspo": Accuracy(0.561, 0.005),
     "dr-grpo": Accuracy(0.560, 0.006),
     "dapo-dynamic": Accuracy(0.557, 0.004),
