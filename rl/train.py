@@ -131,8 +131,10 @@ def _train(
     hashes = {"problems": value_sha256(_texts(problems)), "held_out": value_sha256(_texts(held_out))}
     # A policy that was trained anew in its own folder is another start, and another reference.
     starts = {"policy": settings.policy, "reference": settings.reference}
-    hashes |= {name: folder_sha256(Path(folder)) for name, folder in starts.items() if folder and Path(folder).is_dir()}
-    if any(other != hashes for other in world.gather(hashes)):
+    models_sha256 = {
+        name: folder_sha256(Path(folder)) for name, folder in starts.items() if folder and Path(folder).is_dir()
+    }
+    if any(other != [hashes, models_sha256] for other in world.gather([hashes, models_sha256])):
         raise InputError(
             "the processes of this run were given different problems or policies: they must all read the same"
         )
@@ -141,6 +143,7 @@ def _train(
         "algorithm": rewarding.algorithm.parts(),
         "rewards": {name: weight for name, (weight, _) in rewarding.more.items()},
         "data": hashes,
+        "models": models_sha256,
         "about": dict(about),
     }
     if world.agree((out / "summary.json").exists()):
