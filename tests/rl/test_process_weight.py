@@ -126,7 +126,7 @@ def test_a_run_that_was_killed_goes_on_with_the_weight_that_alarms_have_left(pol
     def gamed(lines, held_out=()):
         return [Alarm("steps", "prm", 0, "so")] if lines and lines[-1]["update"] == 1 else []
 
-    monkeypatch.setattr("rl.journal.alarms", gamed)
+    monkeypatch.setattr("rl.alarms.alarms", gamed)
     whole = trained(policy, tmp_path / "whole", process_weight="automatic")
     assert [line["process_weight"] for line in whole] == [0.5, 0.5, 0.25, 0.25]
     learn, calls = Learner.learn, []
