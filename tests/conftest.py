@@ -1,7 +1,13 @@
+import os
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Model
+
+# Models this small gain nothing from a second thread, and threads that wait for a busy core take many times as long.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 WORDS = ["[UNK]", "[PAD]", "<|prm_step|>", *map(str, range(20)), "+", "=", "?", "\n", "so", "again"]
 
