@@ -25,11 +25,11 @@ from prm_kit.cuda_extras import check_four_bit
 from prm_kit.distributed import World, world_of_torchrun
 from prm_kit.errors import InputError, UsageError
 from prm_kit.interruption import Interruption
+from prm_kit.metrics_log import Progress
 from prm_kit.optimization import need_package
 from prm_kit.records import Labelled
 from prm_kit.run_directory import RunDirectory
 from prm_kit.train_forward import shares_prefixes
-from prm_kit.train_journal import ProgressCallback
 from prm_kit.train_loop import TrainLoop
 from prm_kit.train_model import TrainedModel
 from prm_kit.train_settings import TrainSettings
@@ -49,7 +49,7 @@ def train(
     out: Path,
     *,
     manifests: Sequence[str] = (),
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a PRM and leave it in OUT/checkpoint. A run that was stopped goes on; one that is done is not redone.
 
@@ -63,7 +63,7 @@ def train(
         dev_set: To choose the best weights by and to stop early; may be empty. Split by problem.
         out: The run's directory.
         manifests: Hashes of the data sets' manifests, for the checkpoint's card.
-        progress: See `ProgressCallback`.
+        progress: See `Progress`.
 
     Returns:
         The summary, as in OUT/summary.json.
@@ -91,7 +91,7 @@ def _train(
     dev_set: Iterable[Labelled],
     out: Path,
     manifests: Sequence[str],
-    progress: ProgressCallback | None,
+    progress: Progress | None,
     world: World,
     device: torch.device,
 ) -> dict[str, Any]:

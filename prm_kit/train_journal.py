@@ -5,21 +5,19 @@ Of several processes the first one writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from prm_kit.distributed import World
 from prm_kit.errors import PrmKitError
 from prm_kit.files import write_json
+from prm_kit.metrics_log import MetricsLog, Progress
 from prm_kit.run_directory import RunDirectory
 from prm_kit.train_update import Gradient
 from prm_kit.training_state import Standing
 
-ProgressCallback = Callable[[int, int, dict[str, Any]], None]
-"""Called after every line of metrics.jsonl: updates done, updates in all, the line."""
 
-
-class TrainJournal:
+class TrainJournal(MetricsLog):
     """The files of a run.
 
     Args:
@@ -28,7 +26,7 @@ class TrainJournal:
         updates: In all.
         world: The processes.
         tensorboard: Write TensorBoard events too.
-        progress: See `ProgressCallback`.
+        progress: See `Progress`.
     """
 
     def __init__(
@@ -39,16 +37,10 @@ class TrainJournal:
         world: World,
         *,
         tensorboard: bool,
-        progress: ProgressCallback | None,
+        progress: Progress | None,
     ) -> None:
-        self.directory, self.standing, self.updates, self.world = directory, standing, updates, world
-        self.progress = progress if world.is_first else None
         directory.truncate_metrics(standing.metrics_lines)
-        self.board: Any = None
-        if tensorboard and world.is_first:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(directory.path / "tensorboard"), purge_step=standing.update)
+        super().__init__(directory, standing, updates, world, tensorboard=tensorboard, progress=progress)
 
     def log(self, part: str, values: dict[str, Any]) -> None:
         """Write a line of metrics.jsonl.
@@ -57,14 +49,7 @@ class TrainJournal:
             part: "train" or "dev".
             values: Figures.
         """
-        line = {"update": self.standing.update, "part": part, **values}
-        self.directory.log(**line)
-        self.standing.metrics_lines += 1
-        if self.board is not None:
-            for key, value in values.items():
-                self.board.add_scalar(f"{part}/{key}", value, self.standing.update)
-        if self.progress is not None:
-            self.progress(self.standing.update, self.updates, line)
+        self.write({"update": self.standing.update, "part": part, **values})
 
     def refuse_nonfinite(self, found: Gradient, learning_rates: Sequence[float]) -> NoReturn:
         """Keep the solutions whose loss or gradient is not finite, and say where.
@@ -90,8 +75,3 @@ class TrainJournal:
             f"{', '.join(solutions[:3])}{', ...' if len(solutions) > 3 else ''}. "
             "Try a lower learning_rate, or precision: float32."
         )
-
-    def close(self) -> None:
-        """Write out what waits."""
-        if self.board is not None:
-            self.board.close()

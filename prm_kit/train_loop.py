@@ -17,11 +17,12 @@ from prm_kit.distributed import World
 from prm_kit.errors import UsageError
 from prm_kit.examples import Example
 from prm_kit.interruption import InterruptedSafelyError, Interruption
+from prm_kit.metrics_log import Progress
 from prm_kit.objectives import Objective, balanced_class_weights
 from prm_kit.optimization import adamw, learning_rate_share, stage_of
 from prm_kit.run_directory import RunDirectory
 from prm_kit.train_forward import Forward
-from prm_kit.train_journal import ProgressCallback, TrainJournal
+from prm_kit.train_journal import TrainJournal
 from prm_kit.train_metrics import StepMetrics, baseline_metrics, is_better
 from prm_kit.train_model import TrainedModel
 from prm_kit.train_plan import TrainPlan
@@ -41,7 +42,7 @@ class TrainLoop:
         trained: TrainedModel,
         data: TrainingData,
         directory: RunDirectory,
-        progress: ProgressCallback | None,
+        progress: Progress | None,
         world: World,
     ) -> None:
         self.settings, self.trained, self.data, self.world = settings, trained, data, world

@@ -6,23 +6,21 @@ Of several processes the first one writes; all of them know the same lines.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from prm_kit.distributed import World
 from prm_kit.errors import PrmKitError
 from prm_kit.files import complete_lines, whole_file, write_json
+from prm_kit.metrics_log import MetricsLog, Progress
 from prm_kit.run_directory import RunDirectory
 from prm_kit.training_state import Standing
 from rl.alarms import raised_by
 from rl.rollouts import NotFiniteError
 
-Progress = Callable[[int, int, dict[str, Any]], None]
-"""Called after every line of metrics.jsonl: updates done, updates in all, the line."""
 
-
-class Journal:
+class Journal(MetricsLog):
     """The files of a run.
 
     Args:
@@ -49,18 +47,12 @@ class Journal:
         tensorboard: bool,
         progress: Progress | None,
     ) -> None:
-        self.directory, self.standing, self.updates, self.world = directory, standing, updates, world
-        self.progress = progress if world.is_first else None
+        super().__init__(directory, standing, updates, world, tensorboard=tensorboard, progress=progress)
         self.lines: list[dict[str, Any]] = []
         self.trained: list[dict[str, Any]] = []
         self.evaluated: list[dict[str, Any]] = []
         for line in world.agree(self._go_back() if world.is_first else []):
             self._remember(line)
-        self.board: Any = None
-        if tensorboard and world.is_first:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(directory.path / "tensorboard"), purge_step=standing.update)
 
     def log(self, part: str, values: dict[str, Any]) -> None:
         """Write a line of metrics.jsonl, with the alarms that it gives rise to.
@@ -73,14 +65,7 @@ class Journal:
         self._remember(line)
         if "skipped" not in line and (found := raised_by(line, self.trained, self.evaluated)):
             line["alarms"] = found
-        self.directory.log(**line)
-        self.standing.metrics_lines += 1
-        if self.board is not None:
-            for key, value in values.items():
-                if isinstance(value, int | float):
-                    self.board.add_scalar(f"{part}/{key}", value, self.standing.update)
-        if self.progress is not None:
-            self.progress(self.standing.update, self.updates, line)
+        self.write(line)
 
     def show(self, number: int, rollouts: Sequence[dict[str, Any]]) -> None:
         """Keep some rollouts of update `number` to be read."""
@@ -107,11 +92,6 @@ class Journal:
                 f"update {number}: {error}. The rollouts are in {path}; the same command starts again from the last "
                 "saved state. For a loss or a gradient, try a lower learning_rate, or precision: float32."
             ) from None
-
-    def close(self) -> None:
-        """Write out what waits."""
-        if self.board is not None:
-            self.board.close()
 
     def _remember(self, line: dict[str, Any]) -> None:
         self.lines.append(line)

@@ -11,6 +11,7 @@ from typing import Any
 
 from prm_kit.engines.engine import occurrences
 from prm_kit.interruption import Interruption
+from prm_kit.metrics_log import Progress
 from prm_kit.optimization import learning_rate_share
 from prm_kit.records import Problem
 from prm_kit.run_directory import RunDirectory
@@ -21,7 +22,7 @@ from rl.dealing import dealt
 from rl.draws import Draws
 from rl.gathering import Earned, Gathered
 from rl.held_out import Figures, better, held_out_figures, held_out_line
-from rl.journal import Journal, Progress
+from rl.journal import Journal
 from rl.learning import Learner, Material, pairs_of
 from rl.models import Models
 from rl.objective import update_of

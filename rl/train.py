@@ -25,6 +25,7 @@ from prm_kit.distributed import World, world_of_torchrun
 from prm_kit.errors import InputError, UsageError
 from prm_kit.files import folder_sha256, value_sha256
 from prm_kit.interruption import Interruption
+from prm_kit.metrics_log import Progress
 from prm_kit.optimization import need_package
 from prm_kit.policy import Policy
 from prm_kit.records import Problem
@@ -34,7 +35,6 @@ from prm_kit.train_start import chosen_device, compute_activations_twice
 from prm_kit.train_update import memory_named
 from prm_kit.training_state import check_same_inputs
 from rl.credit import Credit
-from rl.journal import Progress
 from rl.loop import Loop
 from rl.models import Models, PolicyEngine
 from rl.online_prm import save_online_prm
